@@ -1,0 +1,93 @@
+"""Token denoising: trains the bidirectional encoder that becomes our own codec when no pretrained one is at hand (elf.md D.5).
+
+A share of the tokens is replaced by a mask id or by a random token, and the encoder recovers the row (Devlin et al. 2019, with the
+loss on all positions by default: the states must carry each token's identity, since ELF decodes tokens from them).
+
+Shapes: B rows, L tokens, C state channels, V vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from elf.batch import Batch
+from elf.draws import Draws
+from elf.nn.config import NetworkConfig, Precision
+from elf.nn.token_model import TokenModel
+from elf.processes.base import LEVELS, Loss, Process, Samples
+from elf.sampling.config import SampleConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoisingDraws:
+    """Random tensors of one micro-batch."""
+
+    corrupt_BL: Tensor  # uniform, corrupted where below corrupt_prob
+    how_BL: Tensor  # uniform, random token where below random_share, mask id otherwise
+    token_BL: Tensor  # uniform, which random token
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenDenoising(Process):
+    """Settings of the encoder's training objective."""
+
+    kind: ClassVar[str] = "token_denoising"
+    part_names: ClassVar[tuple[str, ...]] = ("ce", "corrupted_ce")
+    needs_codec: ClassVar[bool] = False
+
+    corrupt_prob: float = 0.25
+    """Share of tokens that are corrupted."""
+    random_share: float = 0.2
+    """Share of the corrupted tokens that become a random token; the others become the mask id."""
+    loss_on: Literal["all", "corrupted"] = "all"
+    """Positions whose token is predicted."""
+
+    def build_network(
+        self, network: NetworkConfig, *, vocab_size: int, channels: int, length: int, precision: Precision = "fp32",
+        activation_checkpointing: bool = False,
+    ) -> nn.Module:
+        return TokenModel(
+            network, vocab_size=vocab_size, length=length, causal=False, channels=channels, extra_ids=1, precision=precision,
+            activation_checkpointing=activation_checkpointing,
+        )
+
+    def count(self, batch: Batch) -> Tensor:
+        # The corrupted positions differ with the draw, so the mean is over all tokens whichever positions carry loss.
+        return (batch.valid_BL * batch.weight_B[:, None]).double().sum()
+
+    def draw(self, draws: Draws, batch: Batch, channels: int) -> DenoisingDraws:
+        length = batch.ids_BL.shape[1]
+        corrupt, how, token = draws.uniform("corruption", 3, length).unbind(1)
+        return DenoisingDraws(corrupt_BL=corrupt, how_BL=how, token_BL=token)
+
+    def loss(self, network: nn.Module, batch: Batch, state_BLC: Tensor | None, drawn: DenoisingDraws) -> Loss:
+        assert isinstance(network, TokenModel)
+        ids_BL, vocab = batch.ids_BL, network.vocab_size
+        corrupted_BL = (drawn.corrupt_BL < self.corrupt_prob) & batch.valid_BL
+        random_BL = (drawn.token_BL * vocab).long().clamp_max(vocab - 1)
+        replacement_BL = torch.where(drawn.how_BL < self.random_share, random_BL, vocab)
+        mask = None if bool(batch.valid_BL.all()) else batch.valid_BL[:, None, None, :]
+        _, logits_BLV = network(torch.where(corrupted_BL, replacement_BL, ids_BL), mask)
+        assert logits_BLV is not None
+        ce_BL = F.cross_entropy(logits_BLV.float().flatten(0, 1), ids_BL.flatten(), reduction="none").view_as(ids_BL)
+        ce_BL = ce_BL * batch.valid_BL * batch.weight_B[:, None]
+        counted_BL = torch.ones_like(ce_BL) if self.loss_on == "all" else corrupted_BL.float()
+        total = (ce_BL * counted_BL).sum()
+        weight_BL = corrupted_BL.float() * batch.weight_B[:, None]
+        corrupted = torch.stack([(ce_BL.detach() * weight_BL).sum().double(), weight_BL.sum().double()])
+        return Loss(
+            total=total,
+            parts_P2=torch.stack([torch.stack([total.detach().double(), self.count(batch)]), corrupted]),
+            levels_K2=torch.zeros(LEVELS, 2, dtype=torch.float64, device=total.device),
+        )
+
+    def sample(
+        self, network: nn.Module, draws: Draws, *, length: int, channels: int, config: SampleConfig,
+        eos_id: int | None = None, pad_id: int = 0, record_times: tuple[float, ...] = (),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Samples:
+        raise ValueError("token_denoising trains an encoder and cannot generate text; sample from an elf or autoregressive artefact")

@@ -1,0 +1,82 @@
+"""The sampling loop of ELF: from noise to clean latents along a time grid, then one decoding pass (elf.md C.1).
+
+Shapes: B rows, L tokens, C channels, V vocabulary.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from elf.draws import Draws
+from elf.sampling.config import SampleConfig
+from elf.sampling.finish import mask_after_eos
+from elf.sampling.grids import GRIDS
+from elf.sampling.result import Samples
+from elf.sampling.samplers import SAMPLERS, Step
+
+
+class _Counted:
+    """The network with the guidance scale bound, counting its evaluations."""
+
+    def __init__(self, network: nn.Module, rows: int, guidance: float, device: torch.device) -> None:
+        self.network, self.nfe = network, 0
+        self.scale_B = torch.full((rows,), guidance, device=device)
+        self.zeros_B = torch.zeros(rows, device=device)
+        self.ones_B = torch.ones(rows, device=device)
+
+    def denoise(self, z_BLC: Tensor, self_cond_BLC: Tensor, t: float) -> Tensor:
+        self.nfe += 1
+        return self.network(z_BLC, self_cond_BLC, self.ones_B * t, self.scale_B, self.zeros_B)[0]
+
+    def decode(self, z_BLC: Tensor) -> Tensor:
+        self.nfe += 1
+        zeros_BLC = torch.zeros_like(z_BLC)
+        out = self.network(z_BLC, zeros_BLC, self.ones_B, self.scale_B, self.ones_B, want_x=False, want_tokens=True)
+        return out[1].argmax(-1)
+
+
+@torch.no_grad()
+def integrate(
+    network: "_Counted", z_BLC: Tensor, times: Tensor, *, config: SampleConfig, noise: Callable[[int], Tensor], noise_scale: float,
+    t_eps: float, record_times: tuple[float, ...] = (), progress: Callable[[int, int], None] | None = None,
+) -> tuple[Tensor, list[tuple[float, Tensor]]]:
+    """Clean latents at t = 1 from ``z_BLC`` at times[0], and the estimates x_hat at the recorded times.
+
+    noise(i): unit normal noise of step i. The estimate of each step is the self-conditioning of the next (zeros at first)."""
+    grid = [float(t) for t in times]
+    previous_BLC = torch.zeros_like(z_BLC)
+    recorded: list[tuple[float, Tensor]] = []
+    waiting = sorted(record_times)
+    for i, (t, t_next) in enumerate(zip(grid, grid[1:], strict=False)):
+        step = Step(
+            t=t, t_next=t_next, noise=lambda i=i: noise(i), noise_scale=noise_scale, t_eps=t_eps, gamma=config.gamma,
+            denoise=lambda z, time, held=previous_BLC: network.denoise(z, held, time), update_from=config.sde_update,
+        )  # fmt: skip
+        z_BLC, previous_BLC = SAMPLERS[config.sampler](z_BLC, step)
+        while waiting and (t >= waiting[0] or t_next >= 1.0):
+            if not recorded or recorded[-1][0] != t:
+                recorded.append((t, previous_BLC))
+            waiting.pop(0)
+        if progress:
+            progress(i + 1, len(grid) - 1)
+    return z_BLC, recorded
+
+
+@torch.no_grad()
+def sample_flow(
+    network: nn.Module, draws: Draws, *, length: int, channels: int, config: SampleConfig, noise_scale: float, t_eps: float,
+    time_mean: float, time_std: float, eos_id: int | None, pad_id: int, record_times: tuple[float, ...] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Samples:
+    """Rows of tokens; row i's noise comes from (draws.seed, draws.rows[i]), the grid from draws.seed alone."""
+    counted = _Counted(network, len(draws.rows), config.guidance, draws.device)
+    times = GRIDS[config.grid](config.steps, seed=draws.seed, mean=time_mean, std=time_std)
+    z_BLC, estimates = integrate(
+        counted, noise_scale * draws.normal("start", length, channels), times, config=config, noise_scale=noise_scale, t_eps=t_eps,
+        noise=lambda i: draws.normal(f"step {i}", length, channels), record_times=record_times, progress=progress,
+    )  # fmt: skip
+    ids_BL = mask_after_eos(counted.decode(z_BLC), eos_id, pad_id)
+    nfe = counted.nfe  # decoding the recorded estimates is for looking at, not part of sampling
+    trajectory = [(t, mask_after_eos(counted.decode(x_BLC), eos_id, pad_id)) for t, x_BLC in estimates]
+    return Samples(ids_BL=ids_BL, nfe=nfe, trajectory=trajectory)

@@ -1,0 +1,14 @@
+"""What a sampler hands back."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What a sampler made for B rows of L tokens."""
+
+    ids_BL: Tensor  # int64
+    nfe: int  # network forward evaluations per row, the decoding pass included
+    trajectory: list[tuple[float, Tensor]] = field(default_factory=list)  # (t, ids_BL) of the estimate at recorded times
