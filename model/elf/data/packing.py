@@ -96,7 +96,8 @@ def pack(tokens_N: Int32, length_D: Int64, *, length: int, mode: Mode, eos_id: i
     first_of_row_R = np.searchsorted(row_P, np.arange(rows))
     number_P = np.arange(len(row_P)) - first_of_row_R[row_P] + 1
     if mode == "best_fit" and len(start_P):
-        with_eos_N = np.concatenate([with_eos_N[start : start + size] for start, size in zip(start_P.tolist(), size_P.tolist())])
+        stop_P = start_P + size_P
+        with_eos_N = np.concatenate([with_eos_N[a:b] for a, b in zip(start_P.tolist(), stop_P.tolist(), strict=True)])
 
     token_RL = np.arange(length) < length_R[:, None]
     ids_RL = np.full((rows, length), pad_id, dtype=np.int32)

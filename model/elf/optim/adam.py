@@ -12,7 +12,7 @@ class _AdamRule(Rule):
     kinds = ("exp_avg", "exp_avg_sq")
 
     def moments(self, grads: list[Tensor], step: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Both moments advanced by the gradients: the first as it is, and the root of the second with its bias corrected, plus eps."""
+        """Both moments advanced by the gradients: the first as it is; of the second the root, bias corrected, plus eps."""
         beta1, beta2 = self.config.betas
         first, second = self.state["exp_avg"], self.state["exp_avg_sq"]
         torch._foreach_mul_(first, beta1)

@@ -1,5 +1,6 @@
 """Which optimiser rule each parameter gets. Adding an optimiser is one file with its rules and one line in ``OPTIMIZERS``."""
 
+import math
 from collections.abc import Mapping
 
 from elf.optim.adam import ADAMW
@@ -27,13 +28,7 @@ def describe_groups(named_shapes: Mapping[str, tuple[int, ...]], config: OptimCo
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     for group in rules:
         members = [name for name in named_shapes if groups[name] == group]
-        values = sum(_count(named_shapes[name]) for name in members)
+        values = sum(math.prod(named_shapes[name]) for name in members)
         lines.append(f"{group}: {len(members)} tensors, {values:,} values")
     return "\n".join(lines)
 
-
-def _count(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total

@@ -43,4 +43,4 @@ class OptimConfig:
         if self.name == "muon" and self.weight_decay:
             raise ValueError("optim.weight_decay has no effect with muon (ELF uses none); set it to 0, or optim.name to adamw")
         if self.decay == "constant" and self.final_lr_ratio:
-            raise ValueError("optim.final_lr_ratio has no effect with optim.decay constant; set it to 0, or optim.decay to cosine")
+            raise ValueError("optim.final_lr_ratio has no effect with optim.decay constant; set it to 0, or decay to cosine")

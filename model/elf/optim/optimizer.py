@@ -1,4 +1,4 @@
-"""The optimiser: one rule per group over slices of parameters; it knows no ranks (the caller passes a distributed Orthogonalise)."""
+"""The optimiser: one rule per group, over slices of parameters. It knows no ranks: the caller may pass an Orthogonalise."""
 
 from collections.abc import Sequence
 

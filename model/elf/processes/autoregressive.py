@@ -26,6 +26,7 @@ class Autoregressive(Process):
 
     kind: ClassVar[str] = "autoregressive"
     part_names: ClassVar[tuple[str, ...]] = ("ce",)
+    total_parts: ClassVar[tuple[int, ...]] = (0,)
     needs_codec: ClassVar[bool] = False
 
     loss_on_padding: bool = False

@@ -40,6 +40,8 @@ class Process(abc.ABC):
     """Name in configs and artefacts."""
     part_names: ClassVar[tuple[str, ...]]
     """Names of the loss parts, in the order of ``Loss.parts_P2``."""
+    total_parts: ClassVar[tuple[int, ...]]
+    """Indices of the parts whose sums add up to ``Loss.total``; any other part is a diagnostic."""
     needs_codec: ClassVar[bool]
     """True when ``loss`` wants clean states x0 of a codec, False when it works on token ids."""
 
@@ -58,6 +60,10 @@ class Process(abc.ABC):
         """All random tensors that ``loss`` needs for this micro-batch; a plain structure, so that tests can write it by hand.
 
         If it has an attribute ``drop_condition_B`` (bool), the codec is told to hide the condition of those rows."""
+        return None
+
+    def times(self, drawn: Any) -> Tensor | None:
+        """The training times among ``drawn``, for the report's histogram; None for a process without time."""
         return None
 
     @abc.abstractmethod

@@ -44,6 +44,7 @@ class EmbeddedFlow(Process):
 
     kind: ClassVar[str] = "elf"
     part_names: ClassVar[tuple[str, ...]] = ("flow", "decoder_ce")
+    total_parts: ClassVar[tuple[int, ...]] = (0, 1)
     needs_codec: ClassVar[bool] = True
 
     noise_scale: float = 2.0
@@ -123,6 +124,9 @@ class EmbeddedFlow(Process):
             noise_BLC=draws.normal("noise", length, channels),
             drop_condition_B=draws.tensor(draws.coin("drop_condition", self.condition_drop_prob).on_B) & (batch.cond_length_B > 0),
         )
+
+    def times(self, drawn: FlowDraws) -> Tensor | None:
+        return drawn.t_B[~drawn.decode_B]
 
     def loss(self, network: nn.Module, batch: Batch, state_BLC: Tensor | None, drawn: FlowDraws) -> Loss:
         assert state_BLC is not None, "ELF works on a codec's clean states"

@@ -37,6 +37,7 @@ class TokenDenoising(Process):
 
     kind: ClassVar[str] = "token_denoising"
     part_names: ClassVar[tuple[str, ...]] = ("ce", "corrupted_ce")
+    total_parts: ClassVar[tuple[int, ...]] = (0,)
     needs_codec: ClassVar[bool] = False
 
     corrupt_prob: float = 0.25

@@ -1,0 +1,1 @@
+"""Ray, DeepSpeed and MLflow around the `elf` package: data preparation, training, sampling, tracking and reports."""

@@ -1,0 +1,291 @@
+"""The command line of the jobs: recipes, settings by dotted path, help, and errors as one readable paragraph.
+
+    python jobs/pretrain.py [RECIPE] [--config RUN] [--codec KIND] [--process KIND] [--print] [--optim.lr 1e-3 ...]
+"""
+
+import contextlib
+import copy
+import inspect
+import io
+import logging
+import os
+import shutil
+import sys
+import textwrap
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from elf.codecs import CODECS
+from elf.processes import PROCESSES
+from elf_platform.config import RunConfig
+from elf_platform.config_io import default_name, flatten, read_config, resolve, unknown_key
+from elf_platform.recipes import DEFAULT, RECIPES
+from elf_platform.runtime import quiet_environment
+
+_KINDS = {"--codec": CODECS, "--process": PROCESSES}
+
+_EXAMPLES = """
+  {prog} {default} --train.steps 2000 --seed 1
+  {prog} {default} --data.paths corpus/*.txt --data.length 128 --print
+  {prog} --config ~/elf-runs/runs/NAME --optim.lr 1e-3
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParsedRun:
+    """What a command line asked for."""
+
+    config: RunConfig
+    """Resolved: it has a name, and its storage is absolute."""
+    recipe: str
+    print_only: bool
+    """The user only wants to see the configuration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Words:
+    """The command line, sorted: our own options, and what is left for the settings."""
+
+    recipe: str
+    config: str
+    kinds: dict[str, str]
+    print_only: bool
+    help: bool
+    settings: list[str]
+
+
+def parse_run_config(argv: Sequence[str], *, prog: str = "python jobs/pretrain.py", summary: str = "Train a model.") -> ParsedRun:
+    """The run that ``argv`` (without the program's name) describes; ``prog`` and ``summary`` stand in the help.
+
+    Prints the help and raises SystemExit(0) when asked for it. Raises ValueError for an unknown recipe or setting (naming the nearest
+    known one), a value of the wrong type, or settings that contradict one another; FileNotFoundError without the file of --config.
+    """
+    words = _sort_words(argv)
+    recipe, base = _base(words)
+    if words.help:
+        _print_help(base, recipe, prog, summary)
+        raise SystemExit(0)
+    config = resolve(_apply(base, words.settings), recipe)
+    return ParsedRun(config=config, recipe=recipe, print_only=words.print_only)
+
+
+def run_main(main: Callable[[list[str]], int | None]) -> None:
+    """Runs a job on the command line and exits: 0 or what it returns, 2 with one paragraph for a user's error, 130 on Ctrl-C.
+
+    User errors are ValueError and OSError (FileNotFoundError, ConnectionError, ...), wherever they were raised: those of Ray tasks and
+    training workers are taken out of Ray's wrappers, and Ray's own errors (a worker killed for memory, ...) count too. Anything else is a
+    bug and keeps its traceback; ELF_DEBUG=1 shows all of them.
+    """
+    quiet_environment()
+    _quiet_logs()
+    try:
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        cause = root_cause(error)
+        if not (isinstance(cause, ValueError | OSError) or _is_rays(cause)):
+            raise
+        if os.environ.get("ELF_DEBUG", "") not in ("", "0"):
+            traceback.print_exc()
+        print(error_paragraph(cause), file=sys.stderr)
+        raise SystemExit(2) from None
+    raise SystemExit(code or 0)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The exception inside the wrappers of Ray tasks, Ray Train workers and controllers; ``error`` itself when there are none.
+
+    Wrappers are told by their attributes, so that Ray need not be imported to read an error of the command line.
+    """
+    for _ in range(10):
+        failures = getattr(error, "worker_failures", None)  # Ray Train's WorkerGroupError: by rank
+        inner: Any = failures[min(failures)] if failures else None
+        for name in ("controller_failure", "health_check_failure", "_base_exc", "cause"):
+            inner = inner or getattr(error, name, None)
+        if not isinstance(inner, BaseException):
+            return error
+        error = inner
+    return error
+
+
+def error_paragraph(error: BaseException) -> str:
+    """``error: `` and the message as one paragraph, wrapped for the terminal."""
+    message = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        named = f"{error.filename}: " if error.filename else ""
+        message = f"{named}{error.strerror}"
+    if not _is_ours(error):
+        message = f"{(message or type(error).__name__).rstrip('.')}. ({type(error).__name__}; ELF_DEBUG=1 shows where.)"
+    width = max(40, min(100, shutil.get_terminal_size().columns))
+    return textwrap.fill(f"error: {' '.join(message.split())}", width, break_long_words=False, break_on_hyphens=False)
+
+
+def describe_run(config: RunConfig, *, vocab_size: int | None = None, channels: int | None = None) -> str:
+    """For --print: the resolved settings, then each tensor with the optimiser that moves it, and the number of parameters.
+
+    Without ``vocab_size`` and ``channels`` they are guessed from the settings; sizes that only the data or a pretrained encoder
+    decide are then those of the published models, and the text says so.
+    """
+    import torch
+
+    from elf.optim import describe_groups
+
+    given = vocab_size is not None and channels is not None
+    vocab_size = vocab_size or (config.data.tokenizer.vocab_size if config.data.tokenizer.source in ("bpe", "unigram") else 32_100)
+    channels = channels or getattr(config.codec, "channels", 512)
+    with torch.device("meta"):  # shapes alone: no memory, no time
+        network = config.process.build_network(
+            config.network, vocab_size=vocab_size, channels=channels, length=config.data.length, precision=config.train.precision
+        )
+    shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+    total = sum(parameter.numel() for parameter in network.parameters())
+    settings = "\n".join(f"{path} = {value}" for path, value in flatten(config).items())
+    sizes = f"vocabulary {vocab_size:,}, {channels} channels" + ("" if given else " (before the data is prepared)")
+    return f"{settings}\n\n{describe_groups(shapes, config.optim)}\nparameters: {total:,}; {sizes}"
+
+
+def _sort_words(argv: Sequence[str]) -> _Words:
+    rest = list(argv)
+    recipe = rest.pop(0) if rest and not rest[0].startswith("-") else ""
+    own: dict[str, str] = {}
+    flags: set[str] = set()
+    settings: list[str] = []
+    while rest:
+        word = rest.pop(0)
+        option, equals, value = word.partition("=")
+        option = option.removesuffix(".kind") if option.removesuffix(".kind") in _KINDS else option
+        if option in ("--config", *_KINDS, "--storage"):
+            if not equals and (not rest or rest[0].startswith("--")):
+                raise ValueError(f"{option} needs a value")
+            own[option] = value if equals else rest.pop(0)
+        elif word in ("--print", "--help", "-h"):
+            flags.add(word)
+        else:
+            settings.append(word)
+    if "--storage" in own:  # absolute here, since a path that is empty, the default, and "." are the same Path
+        settings += ["--storage", os.path.abspath(os.path.expanduser(own["--storage"]))]
+    kinds = {option: own[option] for option in _KINDS if option in own}
+    asks_help = not flags.isdisjoint({"--help", "-h"})
+    return _Words(
+        recipe=recipe, config=own.get("--config", ""), kinds=kinds, print_only="--print" in flags, help=asks_help, settings=settings
+    )
+
+
+def _base(words: _Words) -> tuple[str, RunConfig]:
+    """The recipe's name and the configuration that the settings are applied to."""
+    if words.config and words.recipe:
+        raise ValueError(f"give a recipe ({words.recipe}) or --config ({words.config}), but not both: each is a whole configuration")
+    if words.config:
+        recipe, config = _from_file(Path(words.config).expanduser())
+    else:
+        recipe = words.recipe or DEFAULT
+        if recipe not in RECIPES:
+            raise ValueError(f"{unknown_key(recipe, RECIPES, what='recipe')} The recipes are {', '.join(RECIPES)}.")
+        config = RECIPES[recipe]()
+    for option, kind in words.kinds.items():
+        registry: dict[str, type] = dict(_KINDS[option])
+        if kind not in registry:
+            raise ValueError(unknown_key(kind, registry, what=f"{option[2:]} for {option}"))
+        config = copy.copy(config)
+        # Unchecked: the command line's other settings may be what makes the new kind fit. The result is checked when it is built.
+        object.__setattr__(config, option[2:], registry[kind]())
+    return recipe, config
+
+
+def _from_file(path: Path) -> tuple[str, RunConfig]:
+    """A run's configuration to start from.
+
+    A name that the run was given automatically is dropped, so that changed settings get a name of their own; a storage folder that the
+    file does not lie in is that of another machine, and is dropped too.
+    """
+    config, recipe = read_config(path)
+    config = copy.copy(config)
+    if config.name == default_name(config, recipe):
+        object.__setattr__(config, "name", "")
+    if config.storage.absolute() not in path.absolute().parents:
+        object.__setattr__(config, "storage", Path(""))
+    return recipe, config
+
+
+def _apply(base: RunConfig, settings: list[str]) -> RunConfig:
+    """``base`` with the settings of the command line; tyro parses the values by the types of the fields."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            config, unknown = tyro.cli(
+                RunConfig, default=base, args=settings, config=(tyro.conf.AvoidSubcommands,), use_underscores=True, return_unknown_args=True
+            )
+    except SystemExit as stop:
+        # tyro prints a box and exits; what it caught on the way is the exception's context.
+        context = stop.__context__
+        if isinstance(context, ValueError):
+            raise ValueError(str(context)) from context
+        raise ValueError(_unbox(said.getvalue())) from None
+    if unknown:
+        raise ValueError(_unknown_word(unknown[0], base))
+    return config
+
+
+def _unbox(text: str) -> str:
+    """The first section of one of tyro's boxed messages, as a sentence."""
+    lines = [line.strip("│╭╮╰╯ \n") for line in text.splitlines()[1:]]
+    rule = next((i for i, line in enumerate(lines) if set(line) <= {"─"}), len(lines))
+    message = " ".join(line for line in lines[:rule] if line)
+    return message.removeprefix("Error parsing ") or "the command line could not be read; --help lists every setting"
+
+
+def _unknown_word(word: str, base: RunConfig) -> str:
+    if not word.startswith("-"):
+        return (
+            f"unexpected word {word!r}: the recipe comes first, and every setting is written --name value; --help lists them"
+            if word not in RECIPES
+            else f"the recipe {word} must come first, before the settings"
+        )
+    name = word.lstrip("-").split("=")[0].replace("-", "_")
+    known = [path for path in flatten(base) if path not in ("codec.kind", "process.kind")]
+    return f"{unknown_key(name, known)} --help lists every setting."
+
+
+def _print_help(base: RunConfig, recipe: str, prog: str, summary: str) -> None:
+    width = max(map(len, RECIPES))
+    recipes = "\n".join(f"  {name:{width}}  {(inspect.getdoc(make) or '').splitlines()[0]}" for name, make in RECIPES.items())
+    print(
+        f"{summary}\n\nusage: {prog} [RECIPE] [--config RUN] [--codec KIND] [--process KIND] [--print] [--SETTING VALUE ...]\n\n"
+        f"RECIPE, a whole configuration ({DEFAULT} when none is named):\n{recipes}\n\n"
+        f"--config RUN      start from a run's folder or config.json instead of a recipe\n"
+        f"--codec KIND      another codec, with its default settings: {', '.join(CODECS)}\n"
+        f"--process KIND    another process, with its default settings: {', '.join(PROCESSES)}\n"
+        f"--print           show the resolved configuration and each tensor's optimiser, and stop\n\n"
+        f"examples:{_EXAMPLES.format(prog=prog, default=DEFAULT)}\nsettings, with the values of {recipe}:"
+    )
+    shown = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
+        tyro.cli(RunConfig, default=base, args=["--help"], config=(tyro.conf.AvoidSubcommands,), use_underscores=True)
+    boxes = shown.getvalue()
+    print(boxes[boxes.index("╭") :] if "╭" in boxes else boxes, end="")
+
+
+def _is_ours(error: BaseException) -> bool:
+    """True when our own code raised the error: its message was written for the user. Errors that crossed processes have no traceback."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return not frames or str(frames[-1].f_globals.get("__name__")).split(".")[0] in ("elf", "elf_platform", "__main__")
+
+
+def _is_rays(error: BaseException) -> bool:
+    """True for Ray's own troubles (a worker killed for memory, a lost node): sentences for the user, not places in our code."""
+    return any(base.__module__.startswith(("ray.exceptions", "ray.train.")) for base in type(error).__mro__)
+
+
+def _quiet_logs() -> None:
+    for name in ("ray", "ray.train", "ray.tune", "ray.data", "DeepSpeed", "deepspeed", "transformers", "mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -1,0 +1,176 @@
+"""The configuration of a run: frozen, typed, refused when it contradicts itself. Recipes build one; the command line overrides leaves."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from elf.codecs import CodecConfig
+from elf.nn.config import NetworkConfig, Precision
+from elf.optim.config import OptimConfig
+from elf.processes import ProcessConfig
+from elf.sampling.config import SampleConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Where the tokenizer comes from."""
+
+    source: str = "bpe"
+    """bpe or unigram: train one on a sample of the corpus. A path to a tokenizer.json (or the folder that holds it): load it.
+    hub:NAME: fetch it from the Hugging Face hub."""
+    vocab_size: int = 4096
+    """bpe and unigram only: number of ids, special tokens included."""
+    sample_mb: float = 16.0
+    """bpe and unigram only: megabytes of text to train on, taken evenly from the whole corpus."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Corpus, tokenizer and packing: everything that decides the bytes of the prepared shards."""
+
+    paths: tuple[str, ...] = ()
+    """Files, globs or filesystem URIs (s3://, gs://) of .txt, .jsonl, .parquet or .arrow, also .gz or .zst; or hub:NAME for a
+    Hugging Face data set. Empty: the embedded default, the documentation of Python and of the installed packages."""
+    text_column: str = "text"
+    """Column or key that holds the text in .jsonl, .parquet and .arrow."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    length: int = 1024
+    """Tokens per row."""
+    packing: Literal["concat", "document", "best_fit"] = "concat"
+    """concat: documents joined by an end-of-text token and cut into full rows. document: one document a row, long ones cut into
+    several rows. best_fit: whole documents put together into rows with the least padding, long ones cut."""
+    valid_fraction: float = 0.01
+    """Share of documents held out for validation, chosen by document hash."""
+    strict: bool = False
+    """Refuse unreadable input (wrong encoding, broken lines) instead of skipping it with a count."""
+    shard_mb: float = 64.0
+    """Megabytes of text per task and shard; part of the shards' identity, not of the results' meaning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Steps, batch, placement and rhythm of training."""
+
+    steps: int = 1000
+    """Optimiser steps."""
+    global_batch: int = 512
+    """Rows per optimiser step over all workers; results do not depend on how they are divided."""
+    micro_batch: int = 0
+    """Rows per forward pass and worker; 0 means the whole share of the worker in one pass. Gradient accumulation follows."""
+    workers: int = 1
+    """Ray Train workers (processes); one GPU each when gpu is on."""
+    gpu: Literal["auto", "on", "off"] = "auto"
+    """auto: use GPUs when the cluster has enough of them for the workers."""
+    threads: int = 0
+    """CPU threads per worker; 0 divides the CPUs of the machine evenly."""
+    precision: Precision = "fp32"
+    """bf16: matrix products of the trunk in bfloat16 under autocast; parameters, gradients and optimiser state stay float32."""
+    activation_checkpointing: bool = False
+    """Recompute each block's activations in the backward pass: less memory, about a third more time."""
+    log_every: int = 10
+    """Steps between logged points; each is the mean over the steps since the last."""
+    valid_every: int = 0
+    """Steps between validations; 0 for one at the start and one at the end only."""
+    valid_rows: int = 256
+    """Validation rows used, at most."""
+    sample_every: int = 0
+    """Steps between samples shown in the report; 0 for none before the end."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; one is always written at the end."""
+    keep: int = 3
+    """Checkpoints kept, newest first."""
+    max_failures: int = 3
+    """Times Ray restarts the workers from the last checkpoint before giving up."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "global_batch", "workers", "log_every", "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} is {getattr(self, name)}, but must be at least 1")
+        for name in ("micro_batch", "threads", "valid_every", "valid_rows", "sample_every", "max_failures"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name} is {getattr(self, name)}, but must be 0 or more")
+        if self.global_batch % self.workers:
+            raise ValueError(
+                f"train.global_batch {self.global_batch} does not divide among train.workers {self.workers}: "
+                f"{self.global_batch} = {self.workers} * {self.global_batch // self.workers} + {self.global_batch % self.workers}; "
+                f"use {self.global_batch // self.workers * self.workers or self.workers} or another number of workers"
+            )
+        share = self.global_batch // self.workers
+        if self.micro_batch and share % self.micro_batch:
+            raise ValueError(
+                f"train.micro_batch {self.micro_batch} does not divide a worker's share of {share} rows "
+                f"(train.global_batch {self.global_batch} / train.workers {self.workers}); use a divisor of {share}, or 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """What runs forward, backward and the update on a worker."""
+
+    kind: Literal["auto", "plain", "deepspeed"] = "auto"
+    """plain: PyTorch in one process. deepspeed: ZeRO over any number of workers. auto: deepspeed for several workers or zero > 0."""
+    zero: int = 0
+    """ZeRO stage: 0 replicates everything, 1 shards optimiser state and moving average, 2 also gradients, 3 also parameters."""
+
+    def __post_init__(self) -> None:
+        if self.zero not in (0, 1, 2, 3):
+            raise ValueError(f"engine.zero is {self.zero}, but ZeRO has the stages 0, 1, 2 and 3")
+        if self.kind == "plain" and self.zero:
+            raise ValueError(f"engine.zero {self.zero} has no effect with engine.kind plain; set it to 0, or engine.kind to deepspeed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Where figures go besides the run folder."""
+
+    kind: Literal["mlflow", "jsonl", "null"] = "mlflow"
+    """mlflow: an MLflow run. jsonl: only the run folder's metrics.jsonl. null: nothing, not even that."""
+    uri: str = ""
+    """mlflow only: tracking server; empty for a sqlite store under the storage folder."""
+    experiment: str = "elf"
+    """mlflow only: experiment name."""
+
+    def __post_init__(self) -> None:
+        if self.uri and self.kind != "mlflow":
+            raise ValueError(f"tracking.uri has no effect with tracking.kind {self.kind}; drop it, or set tracking.kind to mlflow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run. `--config RUN/config.json` reproduces one, `--print` shows it resolved."""
+
+    name: str = ""
+    """Name of the run and of its folder; empty for the recipe's name and a hash of the config, so that the same command
+    resumes and another config makes another run."""
+    storage: Path = Path("")
+    """Folder (shared by all nodes) for data, runs and the tracking store; empty for $ELF_HOME, or ~/elf-runs."""
+    seed: int = 0
+    """Seed of initial weights, data order and every draw."""
+    data: DataConfig = field(default_factory=DataConfig)
+    codec: CodecConfig
+    process: ProcessConfig
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    @property
+    def engine_kind(self) -> Literal["plain", "deepspeed"]:
+        """The engine that runs: ``engine.kind`` with auto resolved."""
+        if self.engine.kind != "auto":
+            return self.engine.kind
+        return "deepspeed" if self.train.workers > 1 or self.engine.zero else "plain"
+
+    def __post_init__(self) -> None:
+        if self.engine_kind == "plain" and self.train.workers > 1:
+            raise ValueError(
+                f"engine.kind plain runs in one process, but train.workers is {self.train.workers}; "
+                "set train.workers to 1, or engine.kind to deepspeed"
+            )
+        if self.optim.warmup_steps > self.train.steps:
+            raise ValueError(
+                f"optim.warmup_steps {self.optim.warmup_steps} is more than train.steps {self.train.steps}: the learning rate would "
+                "never reach optim.lr; lower one or raise the other"
+            )

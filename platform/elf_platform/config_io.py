@@ -1,0 +1,265 @@
+"""Run configurations as plain dictionaries and JSON, strictly: an unknown key or a wrong type is refused by its dotted path.
+
+Also the hash that names a run, the comparison that guards a run's folder, and the places a run lives in.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+from elf.codecs import CODECS
+from elf.processes import PROCESSES
+from elf_platform.config import RunConfig
+
+FORMAT = 1
+"""Version of config.json."""
+
+RESULT_FREE = frozenset(
+    {
+        "name",
+        "storage",
+        "tracking",
+        "engine",
+        "train.workers",
+        "train.gpu",
+        "train.threads",
+        "train.micro_batch",
+        "train.activation_checkpointing",
+        "train.log_every",
+        "train.valid_every",
+        "train.sample_every",
+        "train.checkpoint_every",
+        "train.keep",
+        "train.max_failures",
+    }
+)
+"""Dotted paths that cannot change the loss curve or the samples: names, places, bookkeeping, and how the same sums are divided among
+processes, passes and ZeRO stages. They stay out of ``config_hash``; everything else, new fields included, goes in."""
+
+_REGISTRIES: dict[str, Mapping[str, type]] = {"codec": CODECS, "process": PROCESSES}  # unions, told apart by the key "kind"
+
+T = TypeVar("T")
+
+
+def to_dict(value: Any) -> Any:
+    """The plain form (dicts, lists, numbers, strings) of a settings dataclass; members of a union carry their "kind" first."""
+    if dataclasses.is_dataclass(value):
+        kind = {"kind": type(value).kind} if _is_registered(type(value)) else {}
+        hints = _hints(type(value))
+        return kind | {f.name: _plain(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value) if f.init}
+    return _plain(value, type(value))
+
+
+def from_dict(cls: type[T], plain: Mapping[str, Any], path: str = "") -> T:
+    """Builds the dataclass ``cls`` from its plain form; missing keys take their defaults.
+
+    Raises ValueError for an unknown key (naming the nearest known one), a missing key without default or a value of another type.
+    """
+    if not isinstance(plain, Mapping):
+        raise ValueError(f"{path or 'the configuration'} is {_show(plain)}, but a table of settings was expected")
+    fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, cls)) if f.init}
+    hints = _hints(cls)
+    for key in plain:
+        if key not in fields:
+            raise ValueError(unknown_key(_join(path, str(key)), [_join(path, name) for name in fields]))
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in plain:
+            raise ValueError(f"the configuration has no {_join(path, name)}, which has no default; add it")
+    return cls(**{key: _parse(hints[key], value, _join(path, key)) for key, value in plain.items()})
+
+
+def unknown_key(key: str, known: Iterable[str], what: str = "setting") -> str:
+    """The sentence that refuses ``key`` and names the nearest of ``known``."""
+    known = sorted(known)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if not near:  # a right leaf under a wrong or missing prefix, such as --lr for --optim.lr
+        leaf = key.rsplit(".", 1)[-1]
+        near = [name for name in known if name.rsplit(".", 1)[-1] == leaf][:1]
+    hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}."
+    return f"unknown {what} {key}; {hint}"
+
+
+def flatten(config: RunConfig) -> dict[str, Any]:
+    """Leaf values by dotted path, such as ``{"optim.lr": 0.002, ...}``."""
+    return dict(_leaves(to_dict(config)))
+
+
+def config_hash(config: RunConfig) -> str:
+    """Eight hexadecimal digits over every setting that decides results (all but ``RESULT_FREE``)."""
+    deciding = {path: value for path, value in flatten(config).items() if not _result_free(path)}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def diff_configs(old: RunConfig, new: RunConfig, *, everything: bool = False) -> list[str]:
+    """Settings that differ, as "optim.lr: 0.002 -> 0.001" lines; only those that decide results unless ``everything``."""
+    a, b = flatten(old), flatten(new)
+    lines = []
+    for path in dict.fromkeys([*a, *b]):
+        if a.get(path, _ABSENT) == b.get(path, _ABSENT) or (_result_free(path) and not everything):
+            continue
+        kind = f"{path.split('.')[0]}.kind"
+        if path != kind and a.get(kind) != b.get(kind):
+            continue  # another codec or process: its fields differ as a matter of course
+        lines.append(f"{path}: {_show(a.get(path, _ABSENT))} -> {_show(b.get(path, _ABSENT))}")
+    return lines
+
+
+def default_name(config: RunConfig, recipe: str) -> str:
+    """The name of a run that was not given one: the recipe and a hash, so that the same command finds the same run again."""
+    return f"{recipe}-{config_hash(config)}"
+
+
+def default_storage() -> Path:
+    """$ELF_HOME, or ~/elf-runs; absolute."""
+    return Path(os.environ.get("ELF_HOME") or Path.home() / "elf-runs").expanduser().absolute()
+
+
+def resolve(config: RunConfig, recipe: str) -> RunConfig:
+    """The configuration with its name filled in and its storage absolute."""
+    if config.name in (".", "..") or any(c in config.name for c in "/\\\0"):
+        raise ValueError(f"name is {config.name!r}, but it names the run's folder: use a name without slashes")
+    storage = default_storage() if config.storage == Path("") else config.storage.expanduser().absolute()
+    return dataclasses.replace(config, name=config.name or default_name(config, recipe), storage=storage)
+
+
+def write_config(path: Path, config: RunConfig, *, recipe: str, code_version: str) -> None:
+    """Writes a run's config.json, whole or not at all."""
+    plain = {"format": FORMAT, "recipe": recipe, "code_version": code_version, **to_dict(config)}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_config(path: Path) -> tuple[RunConfig, str]:
+    """The configuration and the recipe's name in a config.json, exactly as they were written.
+
+    Raises FileNotFoundError without the file, ValueError when it is not a run's configuration of a known format.
+    """
+    if path.is_dir():
+        path = path / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no configuration at {path}; give a run's folder or its config.json")
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # broken UTF-8 is a ValueError as well
+        raise ValueError(f"{path} is not JSON ({error}); give the config.json of a run") from error
+    if not isinstance(plain, dict) or "process" not in plain:
+        raise ValueError(f"{path} is JSON, but not the configuration of a run; give the config.json of a run")
+    version = plain.pop("format", FORMAT)
+    if version != FORMAT:
+        raise ValueError(f"{path} has format {version}, but this version of the code reads format {FORMAT}; use the code that wrote it")
+    recipe = str(plain.pop("recipe", "custom"))
+    plain.pop("code_version", None)
+    try:
+        return from_dict(RunConfig, plain), recipe
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+class _Absent:
+    """Stands for a leaf that one of two configurations does not have."""
+
+    def __repr__(self) -> str:
+        return "absent"
+
+
+_ABSENT = _Absent()
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _is_registered(cls: type) -> bool:
+    return any(cls in registry.values() for registry in _REGISTRIES.values())
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _show(value: Any) -> str:
+    return repr(value) if isinstance(value, _Absent) else json.dumps(value, default=str)
+
+
+def _result_free(path: str) -> bool:
+    parts = path.split(".")
+    return any(".".join(parts[: n + 1]) in RESULT_FREE for n in range(len(parts)))
+
+
+def _leaves(plain: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(plain, dict):
+        for key, value in plain.items():
+            yield from _leaves(value, _join(path, key))
+    else:
+        yield path, plain
+
+
+def _plain(value: Any, hint: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, Path):
+        return "" if value == Path("") else str(value)
+    if isinstance(value, tuple | list):
+        inner = typing.get_args(hint)
+        return [_plain(item, inner[min(i, len(inner) - 1)] if inner else Any) for i, item in enumerate(value)]
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)  # 1 and 1.0 are one setting and must hash alike
+    return value
+
+
+def _parse(hint: Any, value: Any, path: str) -> Any:
+    origin = typing.get_origin(hint)
+    members = typing.get_args(hint) if origin in (Union, types.UnionType) else (hint,)
+    registry = next((r for r in _REGISTRIES.values() if all(member in r.values() for member in members)), None)
+    if registry is not None:
+        return _parse_kind(registry, value, path)
+    if len(members) > 1:
+        rest = [member for member in members if member is not type(None)]
+        assert len(rest) == 1, f"the type of {path} is a union that is neither a registry nor an optional value: {hint}"
+        return None if value is None and len(rest) < len(members) else _parse(rest[0], value, path)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, path)
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices or isinstance(value, bool):
+            raise ValueError(f"{path} is {_show(value)}, but must be one of {', '.join(map(str, choices))}")
+        return value
+    if origin is tuple:
+        return _parse_tuple(hint, value, path)
+    if hint is Path and isinstance(value, str | Path):
+        return Path(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}.get(hint, str(hint))
+    raise ValueError(f"{path} is {_show(value)}, but {expected} was expected")
+
+
+def _parse_tuple(hint: Any, value: Any, path: str) -> tuple[Any, ...]:
+    inner = typing.get_args(hint)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{path} is {_show(value)}, but a list was expected")
+    if inner[-1] is Ellipsis:
+        inner = (inner[0],) * len(value)
+    if len(inner) != len(value):
+        raise ValueError(f"{path} is {_show(value)}, but {len(inner)} values were expected")
+    return tuple(_parse(kind, item, f"{path}.{i}") for i, (kind, item) in enumerate(zip(inner, value, strict=True)))
+
+
+def _parse_kind(registry: Mapping[str, type], value: Any, path: str) -> Any:
+    if not isinstance(value, Mapping) or "kind" not in value:
+        raise ValueError(f"{path} is {_show(value)}, but a table with a kind was expected: {', '.join(registry)}")
+    kind = value["kind"]
+    if kind not in registry:
+        raise ValueError(unknown_key(str(kind), registry, what=f"{path}.kind"))
+    return from_dict(registry[kind], {key: item for key, item in value.items() if key != "kind"}, path)

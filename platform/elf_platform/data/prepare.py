@@ -1,0 +1,175 @@
+"""Text to tokenised, packed, hashed shards with a manifest, on Ray Data.
+
+One task handles one part of the corpus, its output is named by the part's number and packing never crosses parts, so the
+number of workers cannot change a byte. Everything is written under the storage folder, which all nodes must see.
+"""
+
+import contextlib
+import fcntl
+import functools
+import json
+import logging
+import os
+import pickle
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.data
+from ray.data import DataContext, TaskPoolStrategy
+
+from elf.data.packing import check_length
+from elf.data.tokenizer import Tokenizer, load_tokenizer
+from elf_platform.config import DataConfig
+from elf_platform.data.corpora import Corpus, resolve
+from elf_platform.data.manifest import FILE, TRAINED, Manifest
+from elf_platform.data.pipeline import TOKENIZER, Each, Preparation, data_key
+from elf_platform.data.shards import size_problem
+from elf_platform.data.split import check_fraction
+from elf_platform.data.tasks import Statement
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedData:
+    """A folder of shards that is ready for ``RowReader``."""
+
+    folder: Path
+    manifest: Manifest
+    tokenizer: Tokenizer
+    reused: bool
+    """Whether the data was there already."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time of each phase; empty when the data was there already."""
+
+
+def prepare(
+    config: DataConfig, storage: Path, *, workers: int = 0, progress: bool = True, each: Each | None = None
+) -> PreparedData:
+    """Prepare the corpus of ``config`` under ``storage``/data, or find it prepared there.
+
+    ``workers`` caps the tasks that run at once (0: all CPUs of the cluster). ``each`` runs the tasks; without it they run on Ray
+    Data, and Ray must be initialised. A preparation that was killed goes on where it stopped; one that was damaged since has
+    its missing and short shards made anew.
+
+    Raises ValueError for settings and corpora that give no data, unreadable input under ``strict`` and a full disk.
+    """
+    check_length(config.length)
+    check_fraction(config.valid_fraction)
+    if workers < 0:
+        raise ValueError(f"workers is {workers}, but must be 0 (all CPUs of the cluster) or more")
+    corpus = resolve(config)
+    source = config.tokenizer.source
+    given = None if source in TRAINED else load_tokenizer(source)
+    name = re.sub(r"[^\w.-]+", "-", corpus.name).strip("-.")[:60] or "corpus"
+    folder = storage.absolute() / "data" / f"{name}-{data_key(config, corpus, given)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        was_there = (folder / FILE).is_file()
+        if was_there:
+            manifest = _intact(folder, config, corpus, given)
+            if manifest is not None:
+                return PreparedData(
+                    folder=folder, manifest=manifest, tokenizer=load_tokenizer(str(folder / TOKENIZER)), reused=True
+                )
+        preparation = Preparation(
+            config=config,
+            corpus=corpus,
+            folder=folder,
+            given=given,
+            each=each or functools.partial(_on_ray, workers=workers),
+            progress=progress,
+            say=_say,
+            distrust=was_there,
+        )
+        manifest, tokenizer = preparation.run()
+    return PreparedData(folder=folder, manifest=manifest, tokenizer=tokenizer, reused=False, seconds=preparation.seconds)
+
+
+def _intact(folder: Path, config: DataConfig, corpus: Corpus, given: Tokenizer | None) -> Manifest | None:
+    """The manifest of finished data; None, and no manifest any more, when files are missing or have another size."""
+    manifest = Manifest.load(folder)
+    manifest.require(folder, data=config, corpus=corpus.fingerprint, tokenizer=given.fingerprint if given else "")
+    skipped = manifest.read.skipped_files + manifest.read.skipped_lines
+    if config.strict and skipped:
+        raise ValueError(
+            f"the data in {folder} was prepared with {manifest.read.skipped_files} unreadable files and {manifest.read.skipped_lines} "
+            "lines or documents left out, which data.strict forbids; mend the input (it is prepared anew when it changes), or drop "
+            "data.strict"
+        )
+    problems = [problem for record in manifest.shards if (problem := size_problem(folder, record))]
+    if not (folder / TOKENIZER).is_file():
+        problems.append(f"{folder / TOKENIZER} is missing")
+    if not problems:
+        return manifest
+    _say(
+        f"{problems[0]}{f' (and {len(problems) - 1} more problems)' if len(problems) > 1 else ''}; preparing what is damaged again"
+    )
+    (folder / FILE).unlink()
+    return None
+
+
+def _on_ray(jobs: Sequence[Any], task: Callable[[Any], Statement], *, workers: int) -> Iterator[Statement]:
+    """Run ``task`` on each job as one Ray Data task of one CPU; statements come as they are ready.
+
+    Raises ValueError with the message of the first task that refused its input.
+    """
+    with _quiet():
+        rows = ray.data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
+        results = rows.map(_run, fn_args=(task,), num_cpus=1, compute=TaskPoolStrategy(size=workers or None))
+        for row in results.iter_rows():
+            if row["refused"]:
+                raise ValueError(row["refused"])
+            yield json.loads(row["statement"])
+
+
+def _run(row: dict[str, Any], task: Callable[[Any], Statement]) -> dict[str, str]:
+    # One task has one CPU: threads of the tokenizer would fight with the other tasks for theirs.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        return {"statement": json.dumps(task(pickle.loads(row["job"]))), "refused": ""}
+    except (ValueError, OSError) as error:
+        # As a value, so that the user reads the paragraph and not the trace of a remote call.
+        return {"statement": "", "refused": str(error) or repr(error)}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray Data's own bars and start-up lines off; its log file and its errors stay."""
+    context = DataContext.get_current()
+    switches = ("enable_progress_bars", "print_on_execution_start")
+    before = {name: getattr(context, name) for name in switches}
+    handlers = [handler for handler in logging.getLogger("ray.data").handlers if isinstance(handler, logging.StreamHandler)]
+    levels = [handler.level for handler in handlers]
+    for name in switches:
+        setattr(context, name, False)
+    for handler in handlers:
+        handler.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+        for handler, level in zip(handlers, levels):
+            handler.setLevel(level)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock, so that two runs started together prepare the data once; waits for the other one."""
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say(f"another process is preparing {folder}; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system without locks: the files are the same whoever writes them
+        yield
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")

@@ -1,0 +1,88 @@
+"""Normalised documents between the passes of a preparation: one Arrow file of text and one index for each part of the corpus.
+
+The index (hash, size in bytes and record batch of each document) is all that the driver needs to find duplicates, to split and
+to draw a sample, so it never reads the text as a whole.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from elf_platform.atomic import committing
+
+BATCH_BYTES = 1 << 20
+"""Bytes of text per record batch: what a random read costs, and what is tokenised at a time."""
+INDEX = np.dtype([("high", np.uint64), ("low", np.uint64), ("bytes", np.int64), ("batch", np.int32)])
+_SCHEMA = pa.schema([pa.field("text", pa.large_string(), nullable=False)])
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """The documents of part ``index`` under ``folder``."""
+
+    folder: Path
+    index: int
+
+    @property
+    def text_path(self) -> Path:
+        return self.folder / f"text-{self.index:05d}.arrow"
+
+    @property
+    def index_path(self) -> Path:
+        return self.folder / f"documents-{self.index:05d}.npy"
+
+    def write(self, documents: Iterable[str]) -> NDArray[np.void]:
+        """Store the documents and their index, atomically; returns the index.
+
+        A character that UTF-8 cannot hold (half of a surrogate pair) becomes a question mark.
+        """
+        entries: list[tuple[int, int, int, int]] = []
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        with committing(self.text_path) as temporary, pa.ipc.new_file(str(temporary), _SCHEMA, options=options) as writer:
+            for number, batch in enumerate(_batches(documents)):
+                writer.write_batch(pa.record_batch([pa.array(batch, pa.large_string())], schema=_SCHEMA))
+                entries += [(*_hash(text), len(text), number) for text in batch]
+        index = np.array(entries, dtype=INDEX)
+        with committing(self.index_path) as temporary, temporary.open("wb") as file:
+            np.save(file, index)
+        return index
+
+    def load_index(self) -> NDArray[np.void]:
+        """One record for each document: the two halves of its hash, its size in bytes and its record batch."""
+        return np.load(self.index_path, allow_pickle=False)
+
+    def batches(self) -> Iterator[list[str]]:
+        """The documents, about ``BATCH_BYTES`` at a time."""
+        with pa.OSFile(str(self.text_path)) as file:
+            reader = pa.ipc.open_file(file)
+            for number in range(reader.num_record_batches):
+                yield reader.get_batch(number).column("text").to_pylist()
+
+    def batch(self, number: int) -> list[str]:
+        """The documents of one record batch."""
+        with pa.OSFile(str(self.text_path)) as file:
+            return pa.ipc.open_file(file).get_batch(number).column("text").to_pylist()
+
+
+def _batches(documents: Iterable[str]) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    size = 0
+    for document in documents:
+        text = document.encode("utf-8", errors="replace")
+        batch.append(text)
+        size += len(text)
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _hash(text: bytes) -> tuple[int, int]:
+    digest = hashlib.blake2b(text, digest_size=16).digest()
+    return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")

@@ -1,0 +1,195 @@
+"""What one worker does with one part of the corpus: read it, and later pack it. Pure functions of their job and of files.
+
+A task writes a statement (JSON) last, under the key of everything that went in; a preparation that is run again takes a
+statement with the right key for the work.
+"""
+
+import functools
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elf.data.packing import Int32, Int64, Mode, flatten, pack
+from elf.data.tokenizer import Tokenizer, load_tokenizer, normalise
+from elf_platform.atomic import write_text
+from elf_platform.data.corpora import CorpusPart
+from elf_platform.data.readers import ReadCounts, read_documents
+from elf_platform.data.shards import SPLITS, ShardWriter, Split
+from elf_platform.data.split import TRAIN, VALID, UInt8
+from elf_platform.data.store import StoredPart
+
+GROUP_TOKENS = 1 << 25
+"""Tokens packed at a time: bounds the memory of a task (about 0.5 GB) when a part is much larger than data.shard_mb."""
+Statement = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadJob:
+    """Read ``part`` into the work folder."""
+
+    part: CorpusPart
+    work: Path
+    strict: bool
+    key: str
+
+    @property
+    def statement(self) -> Path:
+        return self.work / f"read-{self.part.index:05d}.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackJob:
+    """Tokenise and pack the stored documents of part ``index`` into shards in ``folder``."""
+
+    index: int
+    folder: Path
+    work: Path
+    length: int
+    mode: Mode
+    tokenizer: str  # fingerprint
+    key: str
+
+    @property
+    def statement(self) -> Path:
+        return self.folder / f"part-{self.index:05d}.json"
+
+    @property
+    def fates(self) -> Path:
+        return self.work / f"split-{self.index:05d}.npy"
+
+
+def read_part(job: ReadJob) -> Statement:
+    """Read, normalise, hash and store the documents of one part.
+
+    Raises ValueError for unreadable input when ``job.strict``.
+    """
+    began = time.monotonic()
+    counts = ReadCounts()
+    empty = 0
+
+    def documents() -> Iterator[str]:
+        nonlocal empty
+        for text in read_documents(job.part, strict=job.strict, counts=counts):
+            text = normalise(text)
+            if text and not text.isspace():
+                yield text
+            else:
+                empty += 1
+
+    index = StoredPart(job.work, job.part.index).write(documents())
+    statement = {
+        "key": job.key,
+        "index": job.part.index,
+        "documents": len(index),
+        "empty": empty + counts.empty_documents,
+        "skipped_files": counts.skipped_files,
+        "skipped_lines": counts.skipped_lines,
+        "bytes": int(index["bytes"].sum()),
+        "messages": counts.messages[:5],
+        "seconds": time.monotonic() - began,
+    }
+    write_text(job.statement, json.dumps(statement, indent=1))
+    return statement
+
+
+class _SplitPacker:
+    """Collects the tokens of one split of a part and packs them group by group."""
+
+    def __init__(self, writer: ShardWriter, job: PackJob, tokenizer: Tokenizer) -> None:
+        self.writer = writer
+        self.job, self.tokenizer = job, tokenizer
+        self.counts: Counter[str] = Counter()
+        self._tokens: list[Int32] = []
+        self._lengths: list[Int64] = []
+        self._waiting = 0
+
+    def add(self, documents: list[list[int]]) -> None:
+        tokens_N, length_D = flatten(documents)
+        self._tokens.append(tokens_N)
+        self._lengths.append(length_D)
+        self._waiting += len(tokens_N)
+        if self._waiting >= GROUP_TOKENS:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._lengths:
+            return
+        tokens_N, length_D = np.concatenate(self._tokens), np.concatenate(self._lengths)
+        self._tokens, self._lengths, self._waiting = [], [], 0
+        packed = pack(
+            tokens_N,
+            length_D,
+            length=self.job.length,
+            mode=self.job.mode,
+            eos_id=self.tokenizer.eos_id,
+            pad_id=self.tokenizer.pad_id,
+        )
+        self.writer.write(packed)
+        self.counts.update(
+            documents=packed.documents,
+            tokens=packed.tokens_in,
+            eos=packed.eos_added,
+            rows=len(packed.length_R),
+            tokens_in_rows=packed.tokens_in_rows,
+            cut=packed.cut,
+            dropped=packed.dropped,
+            truncated=packed.truncated,
+        )
+
+
+def pack_part(job: PackJob) -> Statement:
+    """Tokenise the kept documents of one part and write its shards, one for each split that has rows here."""
+    began = time.monotonic()
+    tokenizer = _tokenizer(job.folder, job.tokenizer)
+    fate_D: UInt8 = np.load(job.fates, allow_pickle=False)
+    seconds = {"tokenise": 0.0}
+    empty = begin = 0
+    with ExitStack() as stack:
+        packers: dict[Split, _SplitPacker] = {}
+        for split in SPLITS:
+            path = job.folder / f"{split}-{job.index:05d}.arrow"
+            packers[split] = _SplitPacker(stack.enter_context(ShardWriter(path, split=split, length=job.length)), job, tokenizer)
+        chosen_by: tuple[tuple[Split, int], ...] = (("train", TRAIN), ("valid", VALID))
+        for texts in StoredPart(job.work, job.index).batches():
+            fates = fate_D[begin : begin + len(texts)].tolist()
+            begin += len(texts)
+            for split, fate in chosen_by:
+                chosen = [text for text, of in zip(texts, fates, strict=True) if of == fate]
+                since = time.monotonic()
+                documents = tokenizer.encode_batch(chosen)
+                seconds["tokenise"] += time.monotonic() - since
+                some = [document for document in documents if document]
+                empty += len(documents) - len(some)
+                packers[split].add(some)
+        assert begin == len(fate_D), "the stored documents and their split disagree"
+        for packer in packers.values():
+            packer.flush()
+    seconds["all"] = time.monotonic() - began
+    records = [asdict(packer.writer.record) for packer in packers.values() if packer.writer.record is not None]
+    statement: Statement = {"key": job.key, "index": job.index, "empty": empty, "shards": records, "seconds": seconds}
+    statement |= {split: dict(packer.counts) for split, packer in packers.items()}
+    write_text(job.statement, json.dumps(statement, indent=1))
+    return statement
+
+
+def finished(job: ReadJob | PackJob) -> Statement | None:
+    """The statement of earlier work on the same input, or None when there is none."""
+    try:
+        statement = json.loads(job.statement.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return statement if isinstance(statement, dict) and statement.get("key") == job.key else None
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(folder: Path, fingerprint: str) -> Tokenizer:
+    tokenizer = load_tokenizer(str(folder / "tokenizer.json"))
+    assert tokenizer.fingerprint == fingerprint, "the tokenizer changed while the data was prepared"
+    return tokenizer

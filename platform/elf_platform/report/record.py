@@ -1,0 +1,115 @@
+"""What a run folder holds, read for the report. Any file may be missing or unfinished: its part of the report is then left out."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from elf_platform.tracking.journal import METRICS_FILE, read_lines, read_metrics
+
+Line = list[tuple[float, float]]
+"""(x, y) points in the order of x."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One sampled text."""
+
+    step: int
+    index: int
+    text: str
+    seed: int | None = None
+    nfe: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A run as its files tell it."""
+
+    name: str
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Line] = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
+    trajectory: list[tuple[float, str]] = field(default_factory=list)
+    trajectory_seed: int | None = None
+    time_edges: list[float] = field(default_factory=list)
+    time_counts: list[float] = field(default_factory=list)
+
+    def line(self, name: str) -> Line:
+        """The points of a metric; empty when it was never logged."""
+        return self.metrics.get(name, [])
+
+    def names(self, prefix: str) -> list[str]:
+        """Metrics that begin with ``prefix``, without it, in the order of their first appearance."""
+        return [name[len(prefix) :] for name in self.metrics if name.startswith(prefix) and not name.endswith(".nonfinite")]
+
+    def setting(self, path: str) -> Any:
+        """A leaf of the configuration by its dotted path; None when it has none."""
+        value: Any = self.config
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+
+def read_record(run_folder: Path) -> RunRecord:
+    """Everything in a run folder that the report shows. FileNotFoundError without the folder."""
+    if not run_folder.is_dir():
+        raise FileNotFoundError(f"there is no run folder {run_folder}; give the folder of a run, such as STORAGE/runs/NAME")
+    metrics: dict[str, Line] = {}
+    for step, values in read_metrics(run_folder / METRICS_FILE):
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                metrics.setdefault(name, []).append((step, value))
+    config = _object(run_folder / "config.json")
+    trajectory = _object(run_folder / "trajectory.json")
+    edges, counts = _times(_object(run_folder / "times.json"))
+    return RunRecord(
+        name=str(config.get("name") or run_folder.resolve().name),
+        config=config,
+        summary=_object(run_folder / "summary.json"),
+        metrics=metrics,
+        samples=_samples(run_folder / "samples.jsonl"),
+        trajectory=_points(trajectory.get("points")),
+        trajectory_seed=_whole(trajectory.get("seed")),
+        time_edges=edges,
+        time_counts=counts,
+    )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _samples(path: Path) -> list[Sample]:
+    """By step and index; one that was drawn again after a restart counts as drawn last."""
+    found: dict[tuple[int, int], Sample] = {}
+    for _, line in read_lines(path):
+        step, index, text = _whole(line.get("step")), _whole(line.get("index")), line.get("text")
+        if step is not None and isinstance(text, str):
+            index = len(found) if index is None else index
+            found[step, index] = Sample(
+                step=step, index=index, text=text, seed=_whole(line.get("seed")), nfe=_whole(line.get("nfe"))
+            )
+    return [found[key] for key in sorted(found)]
+
+
+def _points(points: Any) -> list[tuple[float, str]]:
+    points = [point for point in points if isinstance(point, dict)] if isinstance(points, list) else []
+    return [(float(point["t"]), str(point["text"])) for point in points if isinstance(point.get("t"), int | float) and "text" in point]
+
+
+def _times(times: dict[str, Any]) -> tuple[list[float], list[float]]:
+    """Edges and counts of the histogram; both empty unless they fit together."""
+    edges, counts = times.get("edges"), times.get("counts")
+    if not (isinstance(edges, list) and isinstance(counts, list) and len(edges) == len(counts) + 1 and sum(counts) > 0):
+        return [], []
+    return [float(edge) for edge in edges], [float(count) for count in counts]

@@ -1,0 +1,70 @@
+"""What tracking is to the rest: a handle that the driver makes and rank 0 uses, and the three calls of a tracker."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from elf_platform.atomic import write_text
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+Kind = Literal["mlflow", "jsonl", "null"]
+HANDLE_FILE = "tracking.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunHandle:
+    """One tracked run, as plain values: pickled to the worker, and kept in ``run_folder/tracking.json`` for the next attempt."""
+
+    kind: Kind
+    uri: str = ""
+    """MLflow store: a server or an absolute sqlite address."""
+    experiment: str = ""
+    experiment_id: str = ""
+    run_id: str = ""
+    """Empty as long as the store has not answered."""
+    run_name: str = ""
+    artifact_root: str = ""
+    """file:// address for artefacts of a local store; empty where the server decides."""
+    key: str = ""
+    """Tag that finds a run whose creation was accepted but never answered."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    end: str = ""
+    """End state still to be set in the store."""
+    end_time: float = 0.0
+    """Unix seconds at which the run ended."""
+
+    @property
+    def pending(self) -> bool:
+        """True when the run does not exist in the store yet: its figures wait in the run folder."""
+        return self.kind == "mlflow" and not self.run_id
+
+    def save(self, run_folder: Path) -> None:
+        run_folder.mkdir(parents=True, exist_ok=True)
+        write_text(run_folder / HANDLE_FILE, json.dumps(asdict(self), indent=1))
+
+
+def load_handle(run_folder: Path) -> RunHandle | None:
+    """The handle kept in a run folder; None without one or with one that cannot be read (the run is then found by nobody)."""
+    try:
+        return RunHandle(**json.loads((run_folder / HANDLE_FILE).read_text("utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+class Tracker(Protocol):
+    """What rank 0 calls while it trains. None of these waits for a network, and none raises because of one."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Values at an optimiser step. A value that is not finite is booked as ``<name>.nonfinite`` = 1 instead."""
+
+    def text(self, name: str, text: str, step: int) -> None:
+        """A text, such as a sample, that belongs to a step."""
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """A file or folder to upload, under ``folder`` among the run's artefacts; it must stay in place until the run ends."""
+
+    def close(self) -> None:
+        """Sends what is left, for a few seconds at most; what cannot be sent stays in the run folder."""

@@ -1,0 +1,222 @@
+"""From the journal to a store: in batches, in the background, each point once, and never in the way of training.
+
+The journal file is the queue, so a server that is down for a day costs no memory, and what a killed worker had not sent the
+driver sends later with the same code.
+"""
+
+import math
+import random
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from elf_platform.tracking.base import RunHandle, load_handle
+from elf_platform.tracking.journal import METRICS_FILE, UPLOADS_FILE, Cursor, read_lines
+
+BATCH = 1000  # metrics in one request, the limit of MLflow
+NAME_LIMIT = 250
+GATHER_SECONDS = 1.0
+BACKOFF_SECONDS = (1.0, 60.0)  # first and longest pause after a failure
+CLOSE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of one metric. ``time`` in unix seconds."""
+
+    name: str
+    value: float
+    time: float
+    step: int
+
+
+class Store(Protocol):
+    """Where points go. Every method raises when the store cannot be reached."""
+
+    def connect(self, handle: RunHandle) -> RunHandle:
+        """Makes sure that the run exists and is open; the handle with its ids. Another run_id than before means a new run."""
+
+    def latest_steps(self) -> dict[str, int]:
+        """Last step that the store has of each metric."""
+
+    def send(self, points: list[Point]) -> None:
+        """At most ``BATCH`` points, all or none."""
+
+    def upload(self, path: Path, folder: str) -> None:
+        """A file, or a folder with all it holds, into ``folder``."""
+
+    def end(self, status: str, time: float) -> None:
+        """Sets the end state, with unix seconds."""
+
+
+class ExperimentDeleted(ValueError):
+    """The store keeps the name of a deleted experiment, so that no run can be made under it."""
+
+
+def clean_name(name: str) -> str:
+    """A name that MLflow takes: letters, digits, underscore, dash, dot, blank and slash, at most 250 of them."""
+    return re.sub(r"[^\w\-. /]", "_", name)[:NAME_LIMIT]
+
+
+def say(message: str) -> None:
+    """One line for the user; standard error, so that it never mixes with a job's output."""
+    sys.stderr.write(f"tracking: {message}\n")
+    sys.stderr.flush()
+
+
+def reason(error: BaseException) -> str:
+    """The heart of an error, short enough for one line of warning."""
+    if system := re.search(r"\[Errno [^'\")]+", str(error)):  # MLflow wraps it in the names of three layers
+        return system[0]
+    lines = str(error).strip().splitlines()
+    first = lines[0] if lines else type(error).__name__
+    return first if len(first) <= 160 else first[:159] + "…"
+
+
+class Delivery:
+    """Sends what the journals of a run folder hold and the store lacks."""
+
+    def __init__(self, store: Store, handle: RunHandle, run_folder: Path) -> None:
+        self.store = store
+        self.handle = handle
+        self.run_folder = run_folder
+        self._latest: dict[str, int] | None = None
+
+    def connect(self) -> None:
+        """Makes the run if need be and asks how far it is.
+
+        A request that failed may still have been taken by the store, and a killed worker may have sent more than its cursor says.
+        Asking after every failure keeps points from arriving twice.
+        """
+        handle = self.store.connect(self.handle)
+        if handle.run_id != self.handle.run_id:
+            Cursor().save(self.run_folder)
+        if handle != self.handle:
+            handle.save(self.run_folder)
+        self.handle = handle
+        self._latest = self.store.latest_steps()
+
+    def push(self) -> None:
+        """Points, then the end state if there is one, then uploads; raises at the first failure, with all before it recorded."""
+        try:
+            if self._latest is None:
+                self.connect()
+            assert self._latest is not None
+            self._push_points(self._latest)
+            if self.handle.end:
+                self.store.end(self.handle.end, self.handle.end_time)
+                self.handle = replace(self.handle, end="")
+                self.handle.save(self.run_folder)
+            self._push_uploads()
+        except Exception:
+            self._latest = None
+            raise
+
+    def _push_points(self, latest: dict[str, int]) -> None:
+        cursor = Cursor.read(self.run_folder)
+        for offset, points in _batches(self.run_folder / METRICS_FILE, cursor.metrics):
+            fresh = []
+            for point in points:
+                if point.step > latest.get(point.name, -1):
+                    latest[point.name] = point.step
+                    fresh.append(point)
+            for start in range(0, len(fresh), BATCH):
+                self.store.send(fresh[start : start + BATCH])
+            cursor = replace(cursor, metrics=offset)
+            cursor.save(self.run_folder)
+
+    def _push_uploads(self) -> None:
+        cursor = Cursor.read(self.run_folder)
+        for offset, line in read_lines(self.run_folder / UPLOADS_FILE, cursor.uploads):
+            path = self.run_folder / str(line.get("path", ""))  # an absolute path stands for itself
+            if line.get("path") and path.exists():
+                self.store.upload(path, str(line.get("folder", "")))
+            cursor = replace(cursor, uploads=offset)
+            cursor.save(self.run_folder)
+
+
+def _batches(path: Path, offset: int) -> Iterator[tuple[int, list[Point]]]:
+    """(offset after the batch, points) of whole journal lines, ``BATCH`` points at most unless a single line holds more."""
+    points: list[Point] = []
+    end = offset
+    for after, line in read_lines(path, offset):
+        found = _points_of(line)
+        if points and len(points) + len(found) > BATCH:
+            yield end, points
+            points = []
+        points += found
+        end = after
+    if end > offset:
+        yield end, points
+
+
+def _points_of(line: dict[str, object]) -> list[Point]:
+    step, time, metrics = line.get("step"), line.get("time"), line.get("metrics")
+    if not (isinstance(step, int) and isinstance(time, int | float) and isinstance(metrics, dict)):
+        return []
+    return [
+        Point(clean_name(name), float(value), float(time), step)
+        for name, value in metrics.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    ]
+
+
+class Sender:
+    """A thread that delivers while training goes on. It starts with the first point, when the imports of training are done."""
+
+    def __init__(self, handle: RunHandle, run_folder: Path) -> None:
+        self._handle = handle
+        self._run_folder = run_folder
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def wake(self) -> None:
+        """Something was added to a journal."""
+        self._wake.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
+            self._thread.start()
+
+    def close(self, timeout: float = CLOSE_SECONDS) -> None:
+        """A last attempt, for ``timeout`` seconds at most."""
+        if self._thread is not None:
+            self._stop.set()
+            self._wake.set()
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        delivery: Delivery | None = None
+        failures = int(self._handle.pending)  # the driver has said it already
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            self._stop.wait(GATHER_SECONDS)
+            last = self._stop.is_set()
+            try:
+                delivery = delivery or open_delivery(self._handle, self._run_folder)
+                delivery.push()
+                if failures:
+                    say(f"{self._handle.uri} answers again; everything up to now was sent")
+                failures = 0
+            except Exception as error:  # whatever a store does, training goes on
+                failures += 1
+                if failures == 1:
+                    say(f"{self._handle.uri} does not take figures ({reason(error)}); they wait in {self._run_folder}")
+                if not last:
+                    pause = min(BACKOFF_SECONDS[0] * 2 ** (failures - 1), BACKOFF_SECONDS[1])
+                    self._stop.wait(pause * random.uniform(0.8, 1.2))
+                    self._wake.set()
+            if last:
+                return
+
+
+def open_delivery(handle: RunHandle, run_folder: Path) -> Delivery:
+    """A delivery to the handle's store, under the newest handle that the run folder knows."""
+    from elf_platform.tracking.mlflow_tracker import MlflowStore  # MLflow takes seconds to import: only where it is used
+
+    return Delivery(MlflowStore(handle.uri), load_handle(run_folder) or handle, run_folder)
