@@ -9,6 +9,7 @@ import inspect
 import io
 import logging
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -26,9 +27,10 @@ from elf.processes import PROCESSES
 from elf_platform.config import RunConfig
 from elf_platform.config_io import default_name, flatten, read_config, resolve, unknown_key
 from elf_platform.recipes import DEFAULT, RECIPES
-from elf_platform.runtime import quiet_environment
 
 _KINDS = {"--codec": CODECS, "--process": PROCESSES}
+
+_TYRO = (tyro.conf.AvoidSubcommands,)  # the kinds of codec and process are fixed before tyro sees them
 
 _EXAMPLES = """
   {prog} {default} --train.steps 2000 --seed 1
@@ -82,7 +84,6 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
     training workers are taken out of Ray's wrappers, and Ray's own errors (a worker killed for memory, ...) count too. Anything else is a
     bug and keeps its traceback; ELF_DEBUG=1 shows all of them.
     """
-    quiet_environment()
     _quiet_logs()
     try:
         code = main(sys.argv[1:])
@@ -148,7 +149,7 @@ def describe_run(config: RunConfig, *, vocab_size: int | None = None, channels: 
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     total = sum(parameter.numel() for parameter in network.parameters())
     settings = "\n".join(f"{path} = {value}" for path, value in flatten(config).items())
-    sizes = f"vocabulary {vocab_size:,}, {channels} channels" + ("" if given else " (before the data is prepared)")
+    sizes = f"vocabulary {vocab_size:,}" + (f", {channels} channels" if config.process.needs_codec else "") + ("" if given else " (before the data is prepared)")
     return f"{settings}\n\n{describe_groups(shapes, config.optim)}\nparameters: {total:,}; {sizes}"
 
 
@@ -170,7 +171,7 @@ def _sort_words(argv: Sequence[str]) -> _Words:
             flags.add(word)
         else:
             settings.append(word)
-    if "--storage" in own:  # absolute here, since a path that is empty, the default, and "." are the same Path
+    if own.get("--storage"):  # absolute here, since a path that is empty, the default, and "." are the same Path
         settings += ["--storage", os.path.abspath(os.path.expanduser(own["--storage"]))]
     kinds = {option: own[option] for option in _KINDS if option in own}
     asks_help = not flags.isdisjoint({"--help", "-h"})
@@ -193,7 +194,9 @@ def _base(words: _Words) -> tuple[str, RunConfig]:
     for option, kind in words.kinds.items():
         registry: dict[str, type] = dict(_KINDS[option])
         if kind not in registry:
-            raise ValueError(unknown_key(kind, registry, what=f"{option[2:]} for {option}"))
+            raise ValueError(unknown_key(kind, registry, what=option[2:]))
+        if type(getattr(config, option[2:])) is registry[kind]:
+            continue  # the recipe's own kind keeps the recipe's settings
         config = copy.copy(config)
         # Unchecked: the command line's other settings may be what makes the new kind fit. The result is checked when it is built.
         object.__setattr__(config, option[2:], registry[kind]())
@@ -221,14 +224,12 @@ def _apply(base: RunConfig, settings: list[str]) -> RunConfig:
     try:
         with contextlib.redirect_stderr(said):
             config, unknown = tyro.cli(
-                RunConfig, default=base, args=settings, config=(tyro.conf.AvoidSubcommands,), use_underscores=True, return_unknown_args=True
+                RunConfig, default=base, args=settings, config=_TYRO, use_underscores=True, return_unknown_args=True
             )
     except SystemExit as stop:
-        # tyro prints a box and exits; what it caught on the way is the exception's context.
+        # tyro prints a box and exits; a contradiction that RunConfig found is the context of the exit, whole and unwrapped.
         context = stop.__context__
-        if isinstance(context, ValueError):
-            raise ValueError(str(context)) from context
-        raise ValueError(_unbox(said.getvalue())) from None
+        raise ValueError(str(context) if isinstance(context, ValueError) else _unbox(said.getvalue())) from None
     if unknown:
         raise ValueError(_unknown_word(unknown[0], base))
     return config
@@ -239,7 +240,8 @@ def _unbox(text: str) -> str:
     lines = [line.strip("│╭╮╰╯ \n") for line in text.splitlines()[1:]]
     rule = next((i for i, line in enumerate(lines) if set(line) <= {"─"}), len(lines))
     message = " ".join(line for line in lines[:rule] if line)
-    return message.removeprefix("Error parsing ") or "the command line could not be read; --help lists every setting"
+    message = re.sub(r"^Error parsing (?:(--\S+:)|\S+:)", lambda found: found[1] or "", message).strip()
+    return message or "the command line could not be read; --help lists every setting"
 
 
 def _unknown_word(word: str, base: RunConfig) -> str:
@@ -259,18 +261,23 @@ def _print_help(base: RunConfig, recipe: str, prog: str, summary: str) -> None:
     recipes = "\n".join(f"  {name:{width}}  {(inspect.getdoc(make) or '').splitlines()[0]}" for name, make in RECIPES.items())
     print(
         f"{summary}\n\nusage: {prog} [RECIPE] [--config RUN] [--codec KIND] [--process KIND] [--print] [--SETTING VALUE ...]\n\n"
-        f"RECIPE, a whole configuration ({DEFAULT} when none is named):\n{recipes}\n\n"
+        f"RECIPE is a whole configuration ({DEFAULT} when none is named):\n{recipes}\n\n"
         f"--config RUN      start from a run's folder or config.json instead of a recipe\n"
         f"--codec KIND      another codec, with its default settings: {', '.join(CODECS)}\n"
         f"--process KIND    another process, with its default settings: {', '.join(PROCESSES)}\n"
         f"--print           show the resolved configuration and each tensor's optimiser, and stop\n\n"
-        f"examples:{_EXAMPLES.format(prog=prog, default=DEFAULT)}\nsettings, with the values of {recipe}:"
+        f"examples:{_EXAMPLES.format(prog=prog, default=DEFAULT)}\nsettings, with the values of {recipe}:\n"
     )
-    shown = io.StringIO()
+    base = copy.copy(base)
+    object.__setattr__(base, "storage", resolve(base, recipe).storage)  # shown as it would be, not as the empty path
+    # A real encoding, because tyro draws its boxes in ASCII for a stream without one.
+    shown = io.TextIOWrapper(io.BytesIO(), encoding=sys.stdout.encoding or "utf-8")
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
-        tyro.cli(RunConfig, default=base, args=["--help"], config=(tyro.conf.AvoidSubcommands,), use_underscores=True)
-    boxes = shown.getvalue()
-    print(boxes[boxes.index("╭") :] if "╭" in boxes else boxes, end="")
+        tyro.cli(RunConfig, default=base, args=["--help"], prog="", description="", config=_TYRO, use_underscores=True)
+    shown.seek(0)
+    lines = shown.read().splitlines()
+    first = next((i for i, line in enumerate(lines) if "options" in line and not line.startswith("usage")), 0)
+    print("\n".join(lines[first:]))
 
 
 def _is_ours(error: BaseException) -> bool:

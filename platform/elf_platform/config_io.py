@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union
 
 from elf.codecs import CODECS
 from elf.processes import PROCESSES
+from elf_platform.atomic import write_text
 from elf_platform.config import RunConfig
 
 FORMAT = 1
@@ -80,11 +81,11 @@ def unknown_key(key: str, known: Iterable[str], what: str = "setting") -> str:
     """The sentence that refuses ``key`` and names the nearest of ``known``."""
     known = sorted(known)
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    if not near:  # a right leaf under a wrong or missing prefix, such as --lr for --optim.lr
-        leaf = key.rsplit(".", 1)[-1]
-        near = [name for name in known if name.rsplit(".", 1)[-1] == leaf][:1]
-    hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}."
-    return f"unknown {what} {key}; {hint}"
+    if "." not in key:  # a leaf without its prefix, such as lr for optim.lr
+        near = [name for name in known if name.rsplit(".", 1)[-1] == key] or near
+    if near:
+        return f"unknown {what} {key}; did you mean {' or '.join(near)}?"
+    return f"unknown {what} {key}" + (f"; known are {', '.join(known)}." if len(known) <= 20 else ".")
 
 
 def flatten(config: RunConfig) -> dict[str, Any]:
@@ -133,9 +134,7 @@ def resolve(config: RunConfig, recipe: str) -> RunConfig:
 def write_config(path: Path, config: RunConfig, *, recipe: str, code_version: str) -> None:
     """Writes a run's config.json, whole or not at all."""
     plain = {"format": FORMAT, "recipe": recipe, "code_version": code_version, **to_dict(config)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_config(path: Path) -> tuple[RunConfig, str]:

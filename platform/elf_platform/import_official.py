@@ -25,8 +25,8 @@ class ImportConfig:
     """What to import, and what a checkpoint of the authors' code does not say itself."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    """A checkpoint file of the authors' PyTorch code (checkpoint_N), a .safetensors file with its parameter names, or a folder with
-    either; hub:NAME fetches one from the Hugging Face hub, such as hub:embedded-language-flows/ELF-B-owt-torch."""
+    """A checkpoint file of the authors' PyTorch code (checkpoint_N), a .safetensors file with its parameter names, or a folder
+    with either; hub:NAME fetches one from the Hugging Face hub, such as hub:embedded-language-flows/ELF-B-owt-torch."""
     out: Path
     """Folder of the artefact."""
     task: Literal["owt", "de-en", "xsum"] = "owt"
@@ -40,7 +40,11 @@ class ImportConfig:
     tokenizer: str = "hub:google-t5/t5-small"
     """tokenizer.json, the folder that holds one, or hub:NAME."""
     codec: str = "hub:google-t5/t5-small"
-    """T5 encoder that goes into the artefact: a folder or hub:NAME; none leaves it out, which unconditional sampling does not miss."""
+    """T5 encoder that goes into the artefact: a folder or hub:NAME. none leaves it out; unconditional sampling does without."""
+
+    def __post_init__(self) -> None:
+        if self.length < 0:
+            raise ValueError(f"length is {self.length}, but must be a number of tokens, or 0 for that of the task")
 
 
 def import_official(config: ImportConfig) -> tuple[Path, OfficialSizes]:
@@ -91,6 +95,6 @@ def _check_preset(found: OfficialSizes, preset: str) -> None:
     if replace(found.network, dropout=expected.dropout) != expected:
         raise ValueError(
             f"these weights are of a network with hidden {found.network.hidden}, depth {found.network.depth} and heads "
-            f"{found.network.heads}, but preset {preset} has {expected.hidden}, {expected.depth} and {expected.heads}; give the right "
-            "preset, or leave it out"
+            f"{found.network.heads}, but preset {preset} has {expected.hidden}, {expected.depth} and {expected.heads}; give the "
+            "right preset, or leave it out"
         )

@@ -1,14 +1,9 @@
-"""The Ray cluster of a run: the one it was started in, or a private one on this machine, started quietly and taken away again.
-
-Environment variables are set before Ray is imported, because Ray and its workers read most of them once, at import.
-"""
+"""The Ray cluster of a run: the one it was started in, or a private one on this machine, started quietly and taken away again."""
 
 import contextlib
 import math
 import os
-import secrets
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,19 +12,6 @@ from pathlib import Path
 import elf
 import elf_platform
 from elf_platform.config import RunConfig
-
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # otherwise a FutureWarning from every worker without a GPU
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "GIT_PYTHON_REFRESH": "quiet",
-    "TOKENIZERS_PARALLELISM": "false",  # Ray parallelises over tasks; a fork after tokenising would warn
-    "TRANSFORMERS_VERBOSITY": "error",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-}
 
 _TEMP_PREFIX = "elf-ray-"
 
@@ -42,48 +24,43 @@ class Cluster:
     cpus: float
     gpus: float
     local: bool
-    """Started by this process for itself."""
-
-
-def quiet_environment() -> None:
-    """Turns down the noise of the libraries, for this process and those it starts. Values that the user has set stay."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    """Started by this process for itself alone."""
 
 
 @contextlib.contextmanager
 def connect(config: RunConfig) -> Iterator[Cluster]:
-    """Joins the cluster named by RAY_ADDRESS (a submitted job has it set), else starts a private one on this machine.
+    """Joins the cluster named by RAY_ADDRESS (a submitted job has it set), else starts a private one that ends with the block.
 
-    A private cluster ends with the block, and so does its temporary folder. It has at least ``train.workers`` logical CPUs, so that
-    more workers than cores run, only slowly. A process that is connected already keeps its connection.
+    A private cluster has at least ``train.workers`` logical CPUs, so that more workers than cores run, only slowly. A process that is
+    connected already keeps its connection.
 
     Raises ConnectionError with the way out when the named cluster cannot be joined.
     """
-    quiet_environment()
-    address = os.environ.get("RAY_ADDRESS", "")
-    _choose_authentication(joins=bool(address))
-    import ray  # after the environment is set
+    import ray
 
     if ray.is_initialized():
         yield cluster_resources()
         return
-    if address:
-        _join(address)
-        try:
-            yield cluster_resources()
-        finally:
-            ray.shutdown()
+    address = os.environ.get("RAY_ADDRESS", "")
+    if not address:
+        with local_cluster(max(usable_cpus(), config.train.workers)) as cluster:
+            yield cluster
         return
+    _join(address)
+    try:
+        yield cluster_resources()
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def local_cluster(cpus: int) -> Iterator[Cluster]:
+    """A private Ray cluster of ``cpus`` logical CPUs and this machine's GPUs, without dashboard; ends with the block."""
+    import ray
+
     with ray_temp() as temp:
         _share_python_path()
-        ray.init(
-            address="local",
-            num_cpus=max(usable_cpus(), config.train.workers),
-            include_dashboard=False,
-            logging_level="ERROR",
-            _temp_dir=str(temp),
-        )
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level="ERROR", _temp_dir=str(temp))
         try:
             yield cluster_resources(local=True)
         finally:
@@ -126,22 +103,6 @@ def usable_cpus() -> int:
     return count
 
 
-def _choose_authentication(*, joins: bool) -> None:
-    """Makes Ray's authentication explicit where the user left it open.
-
-    A private cluster gets a token of its own that lives in this process's environment: without one Ray would leave the cluster open
-    to every user of the machine (mode disabled), or write ~/.ray/auth_token, after which other commands of the user behave differently.
-    """
-    if "RAY_AUTH_MODE" in os.environ or "ray" in sys.modules:  # Ray reads the mode when it is imported
-        return
-    stored = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    if not joins:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    elif "RAY_AUTH_TOKEN" in os.environ or stored.is_file():
-        os.environ["RAY_AUTH_MODE"] = "token"
-
-
 def _join(address: str) -> None:
     import ray
 
@@ -154,10 +115,11 @@ def _join(address: str) -> None:
         ray.init(logging_level="WARNING")
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         mode = os.environ.get("RAY_AUTH_MODE", "unset")
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ConnectionError(
-            f"cannot join the Ray cluster at {address} (RAY_ADDRESS): {str(error).splitlines()[0] if str(error) else error!r} Check that "
-            f"it runs, and that its token is here (RAY_AUTH_MODE is {mode}; the token comes from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or "
-            "~/.ray/auth_token); or unset RAY_ADDRESS to run on this machine alone"
+            f"cannot join the Ray cluster at {address} (RAY_ADDRESS): {first_line.rstrip('.')}. Check that it runs, and that its token is "
+            f"here (RAY_AUTH_MODE is {mode}; the token comes from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token); or unset "
+            "RAY_ADDRESS to run on this machine alone"
         ) from error
 
 
@@ -166,8 +128,6 @@ def _share_python_path() -> None:
     roots = [str(Path(str(package.__file__)).resolve().parents[1]) for package in (elf, elf_platform)]
     inherited = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*roots, *inherited]))
-
-
 
 
 def _alive(pid: int) -> bool:

@@ -5,11 +5,12 @@ import struct
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
 from elf.nn.config import NetworkConfig
 from elf.nn.denoiser import Denoiser
 from elf.processes import EmbeddedFlow
-from safetensors.torch import load_file
-from torch import Tensor
 
 FOLDER = Path(__file__).parent
 RENAMED = {
@@ -18,7 +19,7 @@ RENAMED = {
     "self_cond_cfg_embedder.mlp_0": "scale_embed.0", "self_cond_cfg_embedder.mlp_2": "scale_embed.2", "blocks.": "trunk.blocks.",
     "final_layer.norm_final": "x_head.norm", "final_layer.linear": "x_head.linear", "proj_kernel": "token_head.proj.weight",
     "proj_bias": "token_head.proj.bias", "unembed_kernel": "token_head.unembed.weight", "unembed_bias": "token_head.unembed.bias",
-}  # fmt: skip
+}
 
 
 def load(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -48,7 +49,7 @@ def network(tensors: dict[str, Tensor], meta: dict[str, str]) -> Denoiser:
     config = NetworkConfig(
         hidden=int(meta["hidden"]), depth=int(meta["depth"]), heads=int(meta["heads"]), bottleneck=int(meta["bottleneck"]),
         prefix_tokens=int(meta["time_tokens"]),
-    )  # fmt: skip
+    )
     net = Denoiser(config, channels=int(meta["channels"]), vocab_size=int(meta["vocab"]), length=int(meta["length"]))
     net.load_state_dict(renamed(tensors, "param."))
     return net
@@ -61,7 +62,7 @@ def process(meta: dict[str, str]) -> EmbeddedFlow:
         time_std=float(meta["p_std"]), decoder_level_mean=float(meta["decoder_p_mean"]),
         decoder_level_std=float(meta["decoder_p_std"]), decoder_noise_scale=float(meta.get("decoder_noise_scale", 5.0)),
         self_cond_prob=float(meta["self_cond_prob"]), guidance_min=float(meta["sc_min"]), guidance_max=float(meta["sc_max"]),
-    )  # fmt: skip
+    )
 
 
 def relative(found: Tensor, expected: Tensor) -> float:

@@ -3,13 +3,14 @@
 import pytest
 import reference
 import torch
+from torch import Tensor
+
 from elf.batch import Batch
 from elf.draws import Draws
 from elf.processes.embedded_flow import EmbeddedFlow, FlowDraws
 from elf.sampling.config import SampleConfig
-from elf.sampling.flow import _Counted, integrate
+from elf.sampling.flow import CountedNetwork, integrate
 from elf.schedules import log_uniform_shifted
-from torch import Tensor
 
 
 def test_forward_reproduces() -> None:
@@ -75,12 +76,12 @@ def test_the_sum_of_micro_batches_is_the_whole(split: int) -> None:
 def test_sampling_reproduces(sampler: str) -> None:
     tensors, meta = reference.load(f"sample_{sampler}")
     net = reference.network(tensors, meta)
-    counted = _Counted(net, len(tensors["in.z"]), float(meta["sc_scale"]), torch.device("cpu"))
+    counted = CountedNetwork(net, len(tensors["in.z"]), float(meta["sc_scale"]), torch.device("cpu"))
     config = SampleConfig(sampler=sampler, steps=int(meta["steps"]), gamma=float(meta.get("gamma", 0.0)))
     z_BLC, _ = integrate(
         counted, tensors["in.z"], tensors["in.grid"], config=config, noise=lambda i: tensors[f"draw.noise.{i}"],
         noise_scale=float(meta["noise_scale"]), t_eps=float(meta["t_eps"]),
-    )  # fmt: skip
+    )
     assert reference.relative(z_BLC, tensors["out.z"]) < 1e-5
     assert torch.equal(counted.decode(z_BLC), tensors["out.token_ids"])
     assert counted.nfe == int(meta["steps"]) + 1

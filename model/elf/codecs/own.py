@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elf.batch import Batch
 from elf.codecs.base import Codec
@@ -98,11 +98,13 @@ class OwnCodec(Codec):
         self.channels, self.vocab_size, self.max_length = len(mean_C), network.vocab_size, network.length
 
     @staticmethod
-    def from_network(network: TokenModel, config: OwnConfig, batches: Iterable[Batch]) -> "OwnCodec":
+    def from_network(network: nn.Module, config: OwnConfig, batches: Iterable[Batch]) -> "OwnCodec":
         """A codec of a copy of the trained ``network``, normalised over the tokens of ``batches`` (padding and filler rows do not
         count).
 
-        Raises ValueError when the batches hold no token, or a state is not finite."""
+        network: what the training process built, a TokenModel. Raises ValueError when the batches hold no token, or a state is
+        not finite."""
+        assert isinstance(network, TokenModel)
         network = copy.deepcopy(network).eval().requires_grad_(False)
         network.trunk.precision = config.precision
         device = network.token_embedding.weight.device
@@ -146,7 +148,7 @@ class OwnCodec(Codec):
         settings = {
             "network": asdict(self.network.config), "vocab_size": self.vocab_size, "length": self.max_length,
             "channels": self.channels, "precision": self.network.trunk.precision,
-        }  # fmt: skip
+        }
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         return SavedCodec(kind=self.kind, settings=settings, tensors=tensors | {"mean": self.mean_C, "std": self.std_C})
 
@@ -165,7 +167,7 @@ class OwnCodec(Codec):
             network = TokenModel(
                 NetworkConfig(**settings["network"]), vocab_size=settings["vocab_size"], length=settings["length"], causal=False,
                 channels=settings["channels"], extra_ids=_EXTRA_IDS, precision=settings["precision"],
-            )  # fmt: skip
+            )
         prefix = "network."
         weights = {name.removeprefix(prefix): tensor for name, tensor in saved.tensors.items() if name.startswith(prefix)}
         network.load_state_dict(weights)

@@ -46,7 +46,7 @@ def write_codec(folder: Path, saved: SavedCodec) -> None:
     record = {
         "format": FORMAT, "kind": saved.kind, "settings": saved.settings,
         "sha256": _sha256(weights), "fingerprint": digest_of(saved),
-    }  # fmt: skip
+    }
     part = folder / f"{HEADER}.part"
     part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     os.replace(part, header)

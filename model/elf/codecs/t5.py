@@ -24,7 +24,7 @@ _WAY_OUT = (
 _ARCHITECTURE = (
     "vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads", "relative_attention_num_buckets",
     "relative_attention_max_distance", "layer_norm_epsilon", "feed_forward_proj",
-)  # fmt: skip
+)
 _TIED = "encoder.embed_tokens.weight"  # the same tensor as shared.weight
 _BLOCKED = -1e9  # added to a score: its softmax weight is then exactly 0, and unlike finfo.min it stays finite in bfloat16
 
@@ -59,7 +59,7 @@ class T5Config:
         return T5Codec(
             _load_encoder(folder.expanduser(), self.source),
             latent_mean=self.latent_mean, latent_std=self.latent_std, precision=self.precision,
-        )  # fmt: skip
+        )
 
 
 class T5Codec(Codec):

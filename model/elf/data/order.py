@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
 
-_ROUNDS = 4  # Luby and Rackoff: four rounds of a random function are a strong pseudo-random permutation.
+_ROUNDS = 8  # 4 rounds are visibly biased on domains of a dozen elements (chi-squared 10 deviations off), 8 are not (tests)
 
 
 def mix64(values: UInt64) -> UInt64:

@@ -17,6 +17,8 @@ from typing import Literal
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from elf.data.hub import hub_offline, hub_reachable
+
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>", "<mask>")
 """Special tokens of a trained tokenizer; their ids are their places here."""
 
@@ -26,7 +28,6 @@ _UNK_NAMES = ("<unk>", "[UNK]")
 _MASK_NAMES = ("<mask>", "[MASK]", "<|mask|>", "<extra_id_0>")
 _ALPHABET = 256  # byte-level tokenizers hold a token for every byte, so no text is unknown to them
 _HUB_PREFIX = "hub:"
-_HUB_TIMEOUT = 5.0  # seconds
 
 _REMOVED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters; halves of surrogate pairs
 _TRAILING = re.compile(r"[ \t]+(?=\n)")
@@ -151,11 +152,11 @@ class Tokenizer:
         leaks = [name for name, i in special.items() if i in self._backend.encode(name, add_special_tokens=False).ids]
         if not leaks:
             return None
-        start = os.path.commonprefix(leaks)
+        starts = {name[0] for name in leaks}
         pattern = re.compile("|".join(re.escape(name) for name in sorted(leaks, key=len, reverse=True)))
 
         def disarm(text: str) -> str:
-            if start not in text:
+            if not any(start in text for start in starts):
                 return text
             return pattern.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}", text)
 
@@ -178,12 +179,16 @@ def train_tokenizer(texts: Iterator[str], kind: Literal["bpe", "unigram"], vocab
     first = next((text for text in texts if text), None)
     if first is None:
         raise ValueError("there is no text to train a tokenizer on: the corpus holds no readable document; check data.paths")
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer: trainers.Trainer
     if kind == "bpe":
         backend = tokenizers.Tokenizer(models.BPE())
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size, min_frequency=2, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=sorted(alphabet), show_progress=False
+            vocab_size=vocab_size,
+            min_frequency=2,
+            special_tokens=list(SPECIAL_TOKENS),
+            initial_alphabet=alphabet,
+            show_progress=False,
         )
     elif kind == "unigram":
         backend = tokenizers.Tokenizer(models.Unigram())
@@ -191,7 +196,7 @@ def train_tokenizer(texts: Iterator[str], kind: Literal["bpe", "unigram"], vocab
             vocab_size=vocab_size,
             special_tokens=list(SPECIAL_TOKENS),
             unk_token="<unk>",
-            initial_alphabet=sorted(alphabet),
+            initial_alphabet=alphabet,
             show_progress=False,
         )
     else:
@@ -245,18 +250,23 @@ def _train_alone(backend: tokenizers.Tokenizer, trainer: trainers.Trainer, first
 
 def _fetch(name: str) -> str:
     advice = (
-        f"download its tokenizer.json on a machine that can reach the hub, and pass the path of the file as data.tokenizer.source, or use "
-        "bpe or unigram to train one"
+        "download its tokenizer.json on a machine that can reach the hub and pass the path of the file instead, "
+        "or use bpe or unigram to train one"
     )
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
-        raise ValueError(f"hub:{name} needs the package huggingface_hub, which is not installed; install it, or {advice}") from error
+        raise ValueError(f"hub:{name} needs the package huggingface_hub; install it, or {advice}") from error
+    reachable = hub_reachable()
     try:
-        return str(hf_hub_download(name, "tokenizer.json", etag_timeout=_HUB_TIMEOUT))
+        return str(hf_hub_download(name, "tokenizer.json", local_files_only=not reachable))
     except Exception as error:  # network, permission and naming errors of several libraries
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"the tokenizer hub:{name} could not be fetched ({reason[0]}); {advice}") from error
+        if reachable:
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        else:
+            why = "HF_HUB_OFFLINE is set" if hub_offline() else "the hub does not answer"
+            why += ", and it is not in the local cache"
+        raise ValueError(f"the tokenizer hub:{name} could not be fetched: {why}; {advice}") from error
 
 
 def _first(vocabulary: dict[str, int], names: Sequence[str]) -> int | None:

@@ -58,7 +58,7 @@ def orthogonalise_locally(pieces: Sequence[MatrixPiece]) -> list[Tensor]:
         for first in range(0, len(members), at_once):
             chunk = members[first : first + at_once]
             stacked = torch.stack([pieces[i].update.view(shape) for i in chunk])
-            for i, matrix in zip(chunk, newton_schulz(stacked) * shape_factor(shape), strict=True):
+            for i, matrix in zip(chunk, newton_schulz(stacked).mul_(shape_factor(shape)), strict=True):
                 result[i] = matrix.reshape(-1)
     return result
 

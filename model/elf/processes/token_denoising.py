@@ -8,7 +8,7 @@ Shapes: B rows, L tokens, C state channels, V vocabulary.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F

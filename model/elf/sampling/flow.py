@@ -4,6 +4,8 @@ Shapes: B rows, L tokens, C channels, V vocabulary.
 """
 
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from elf.sampling.result import Samples
 from elf.sampling.samplers import SAMPLERS, Step
 
 
-class _Counted:
+class CountedNetwork:
     """The network with the guidance scale bound, counting its evaluations."""
 
     def __init__(self, network: nn.Module, rows: int, guidance: float, device: torch.device) -> None:
@@ -25,7 +27,7 @@ class _Counted:
         self.zeros_B = torch.zeros(rows, device=device)
         self.ones_B = torch.ones(rows, device=device)
 
-    def denoise(self, z_BLC: Tensor, self_cond_BLC: Tensor, t: float) -> Tensor:
+    def denoise(self, self_cond_BLC: Tensor, z_BLC: Tensor, t: float) -> Tensor:
         self.nfe += 1
         return self.network(z_BLC, self_cond_BLC, self.ones_B * t, self.scale_B, self.zeros_B)[0]
 
@@ -38,7 +40,7 @@ class _Counted:
 
 @torch.no_grad()
 def integrate(
-    network: "_Counted", z_BLC: Tensor, times: Tensor, *, config: SampleConfig, noise: Callable[[int], Tensor], noise_scale: float,
+    network: "CountedNetwork", z_BLC: Tensor, times: Tensor, *, config: SampleConfig, noise: Callable[[int], Tensor], noise_scale: float,
     t_eps: float, record_times: tuple[float, ...] = (), progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Tensor, list[tuple[float, Tensor]]]:
     """Clean latents at t = 1 from ``z_BLC`` at times[0], and the estimates x_hat at the recorded times.
@@ -48,11 +50,11 @@ def integrate(
     previous_BLC = torch.zeros_like(z_BLC)
     recorded: list[tuple[float, Tensor]] = []
     waiting = sorted(record_times)
-    for i, (t, t_next) in enumerate(zip(grid, grid[1:], strict=False)):
+    for i, (t, t_next) in enumerate(pairwise(grid)):
         step = Step(
-            t=t, t_next=t_next, noise=lambda i=i: noise(i), noise_scale=noise_scale, t_eps=t_eps, gamma=config.gamma,
-            denoise=lambda z, time, held=previous_BLC: network.denoise(z, held, time), update_from=config.sde_update,
-        )  # fmt: skip
+            t=t, t_next=t_next, noise=partial(noise, i), noise_scale=noise_scale, t_eps=t_eps, gamma=config.gamma,
+            denoise=partial(network.denoise, previous_BLC), update_from=config.sde_update,
+        )
         z_BLC, previous_BLC = SAMPLERS[config.sampler](z_BLC, step)
         while waiting and (t >= waiting[0] or t_next >= 1.0):
             if not recorded or recorded[-1][0] != t:
@@ -70,12 +72,12 @@ def sample_flow(
     progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
     """Rows of tokens; row i's noise comes from (draws.seed, draws.rows[i]), the grid from draws.seed alone."""
-    counted = _Counted(network, len(draws.rows), config.guidance, draws.device)
+    counted = CountedNetwork(network, len(draws.rows), config.guidance, draws.device)
     times = GRIDS[config.grid](config.steps, seed=draws.seed, mean=time_mean, std=time_std)
     z_BLC, estimates = integrate(
         counted, noise_scale * draws.normal("start", length, channels), times, config=config, noise_scale=noise_scale, t_eps=t_eps,
         noise=lambda i: draws.normal(f"step {i}", length, channels), record_times=record_times, progress=progress,
-    )  # fmt: skip
+    )
     ids_BL = mask_after_eos(counted.decode(z_BLC), eos_id, pad_id)
     nfe = counted.nfe  # decoding the recorded estimates is for looking at, not part of sampling
     trajectory = [(t, mask_after_eos(counted.decode(x_BLC), eos_id, pad_id)) for t, x_BLC in estimates]

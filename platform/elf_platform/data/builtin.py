@@ -19,16 +19,48 @@ from pathlib import Path
 from elf_platform.data.prose import prose_paragraphs
 
 PACKAGES = (
-    "deepspeed", "fsspec", "huggingface_hub", "hypothesis", "matplotlib", "mlflow", "networkx", "numpy", "pandas", "pyarrow", "pydantic",
-    "ray", "scipy", "sklearn", "sqlalchemy", "sympy", "torch", "transformers",
-)  # fmt: skip
+    "deepspeed",
+    "fsspec",
+    "huggingface_hub",
+    "hypothesis",
+    "matplotlib",
+    "mlflow",
+    "networkx",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "ray",
+    "scipy",
+    "sklearn",
+    "sqlalchemy",
+    "sympy",
+    "torch",
+    "transformers",
+)
+REVISION = 1
+"""To be raised with every change of what is taken or kept, because prepared data is found again by it."""
+
 _STANDARD_LIBRARY = "python"
 _MIN_DOCUMENT = 200  # characters of prose; below that a docstring says little more than the function's name
 _SKIPPED_FOLDERS = frozenset(
     {
-        "__pycache__", "_vendor", "dist-packages", "ensurepip", "examples", "idlelib", "lib2to3", "pydoc_data", "site-packages",
-        "test", "tests", "thirdparty_files", "turtledemo", "vendor", "vendored_packages",
-    }  # fmt: skip
+        "__pycache__",
+        "_vendor",
+        "dist-packages",
+        "ensurepip",
+        "examples",
+        "idlelib",
+        "lib2to3",
+        "pydoc_data",
+        "site-packages",
+        "test",
+        "tests",
+        "thirdparty_files",
+        "turtledemo",
+        "vendor",
+        "vendored_packages",
+    }
 )
 _QUOTED = r'([rRuU]{0,2}"""(?:[^"\\]+|\\.|"(?!""))*""")'
 _STRING = re.compile(_QUOTED, re.DOTALL)
@@ -59,15 +91,17 @@ def sources() -> tuple[Source, ...]:
     return tuple(sorted(found, key=lambda source: source.name))
 
 
-def documents(name: str) -> Iterator[str]:
-    """Prose documents of one source: one for each docstring with enough of it, files in sorted order.
+def version_of(name: str) -> str:
+    """Version of a source as installed here, empty when it is not."""
+    return next((source.version for source in sources() if source.name == name), "")
 
-    A paragraph that occurred before in the same source is dropped. Raises ValueError when the source is not installed.
+
+def documents(name: str) -> Iterator[str]:
+    """Prose documents of an installed source: one for each docstring with enough of it, files in sorted order.
+
+    A paragraph that occurred before in the same source is dropped.
     """
-    source = next((s for s in sources() if s.name == name), None)
-    if source is None:
-        raise ValueError(f"the default corpus was resolved with the documentation of {name}, but {name} is not installed here; "
-                         "install the same packages on every node, or pass data.paths")  # fmt: skip
+    source = next(source for source in sources() if source.name == name)
     seen: set[str] = set()
     for docstring in _docstrings(source):
         kept = []

@@ -30,8 +30,8 @@ def check_disk(folder: Path, *, free: int, text: int, shards: int) -> None:
     if text + shards > free:
         raise ValueError(
             f"the disk of {folder} has {_size(free)} free, but the preparation needs about {_size(text + shards)}: {_size(text)} "
-            f"for normalised text, which is removed at the end, and {_size(shards)} for shards; free some space, or choose another "
-            "place with --storage or ELF_HOME"
+            f"for normalised text, which is removed at the end, and {_size(shards)} for shards; free some space, or choose "
+            "another place with --storage or ELF_HOME"
         )
 
 

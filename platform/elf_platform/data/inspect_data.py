@@ -25,7 +25,7 @@ def verify(folder: Path) -> list[str]:
         return [str(error)]
     problems = [problem for record in manifest.shards if (problem := hash_problem(folder, record))]
     try:
-        found = load_tokenizer(str(folder / TOKENIZER)).fingerprint
+        found = load_tokenizer(folder / TOKENIZER).fingerprint
         if found != manifest.tokenizer:
             problems.append(f"{folder / TOKENIZER} has the fingerprint {found}, but the manifest says {manifest.tokenizer}")
     except (OSError, ValueError) as error:

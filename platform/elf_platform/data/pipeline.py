@@ -119,7 +119,7 @@ class Preparation:
         path = self.folder / TOKENIZER
         if self.given is None and path.is_file():
             # The folder's name stands for the corpus and the settings, so this is what training would give again.
-            return load_tokenizer(str(path))
+            return load_tokenizer(path)
         tokenizer = self.given
         if tokenizer is None:
             settings = self.config.tokenizer
@@ -133,6 +133,7 @@ class Preparation:
 
     def _pack(self, indices: list[NDArray[np.void]], plan: SplitPlan, tokenizer: Tokenizer) -> list[Statement]:
         jobs = []
+        settings = (manifests.FORMAT, tokenizer.fingerprint, self.config.length, self.config.packing)
         for part, index, fate in zip(self.corpus.parts, indices, plan.fates, strict=True):
             job = PackJob(
                 index=part.index,
@@ -141,14 +142,7 @@ class Preparation:
                 length=self.config.length,
                 mode=self.config.packing,
                 tokenizer=tokenizer.fingerprint,
-                key=_key(
-                    manifests.FORMAT,
-                    _digest(index),
-                    _digest(fate),
-                    tokenizer.fingerprint,
-                    self.config.length,
-                    self.config.packing,
-                ),
+                key=_key(settings, _digest(index), _digest(fate)),
             )
             with committing(job.fates) as temporary, temporary.open("wb") as file:
                 np.save(file, fate)
@@ -162,9 +156,8 @@ class Preparation:
         if results and todo:
             self.say(f"{phase}: {len(results)} of {len(jobs)} parts were finished by an earlier attempt and are kept")
         if todo:
-            with ProgressLine(
-                phase, sum(size for place, size in enumerate(sizes) if place not in results), on=self.progress
-            ) as line:
+            total = sum(size for place, size in enumerate(sizes) if place not in results)
+            with ProgressLine(phase, total, on=self.progress) as line:
                 for statement in self.each(todo, task):
                     place = statement["index"]
                     results[place] = statement
@@ -193,8 +186,8 @@ class Preparation:
         for split, of in splits.items():
             if not of.rows:
                 raise ValueError(
-                    f"the corpus {self.corpus.name} gives no rows for {split}: the tokenizer turned its {counts.documents} documents into "
-                    "nothing; check that data.tokenizer fits the language of the text"
+                    f"the corpus {self.corpus.name} gives no rows for {split}: the tokenizer turned its documents into nothing; "
+                    "check that data.tokenizer fits the language of the text"
                 )
         return Manifest(
             name=self.corpus.name,

@@ -72,9 +72,8 @@ def prepare(
         if was_there:
             manifest = _intact(folder, config, corpus, given)
             if manifest is not None:
-                return PreparedData(
-                    folder=folder, manifest=manifest, tokenizer=load_tokenizer(str(folder / TOKENIZER)), reused=True
-                )
+                tokenizer = load_tokenizer(folder / TOKENIZER)
+                return PreparedData(folder=folder, manifest=manifest, tokenizer=tokenizer, reused=True)
         preparation = Preparation(
             config=config,
             corpus=corpus,
@@ -89,6 +88,18 @@ def prepare(
     return PreparedData(folder=folder, manifest=manifest, tokenizer=tokenizer, reused=False, seconds=preparation.seconds)
 
 
+def summary(data: PreparedData) -> str:
+    """What was prepared and where it lies, in a few lines."""
+    manifest = data.manifest
+    lines = [
+        f"{split}: {of.documents:,} documents, {of.tokens:,} tokens, {of.rows:,} rows of {manifest.data.length}"
+        for split, of in (("train", manifest.train), ("valid", manifest.valid))
+    ]
+    if data.seconds:
+        lines.append("seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in data.seconds.items()))
+    return "\n".join([*lines, f"{'found' if data.reused else 'prepared'} {data.folder} (content hash {manifest.content_hash[:12]})"])
+
+
 def _intact(folder: Path, config: DataConfig, corpus: Corpus, given: Tokenizer | None) -> Manifest | None:
     """The manifest of finished data; None, and no manifest any more, when files are missing or have another size."""
     manifest = Manifest.load(folder)
@@ -96,18 +107,17 @@ def _intact(folder: Path, config: DataConfig, corpus: Corpus, given: Tokenizer |
     skipped = manifest.read.skipped_files + manifest.read.skipped_lines
     if config.strict and skipped:
         raise ValueError(
-            f"the data in {folder} was prepared with {manifest.read.skipped_files} unreadable files and {manifest.read.skipped_lines} "
-            "lines or documents left out, which data.strict forbids; mend the input (it is prepared anew when it changes), or drop "
-            "data.strict"
+            f"the data in {folder} was prepared with {manifest.read.skipped_files} unreadable files and "
+            f"{manifest.read.skipped_lines} lines or documents left out, which data.strict forbids; mend the input (it is "
+            "prepared anew when it changes), or drop data.strict"
         )
     problems = [problem for record in manifest.shards if (problem := size_problem(folder, record))]
     if not (folder / TOKENIZER).is_file():
         problems.append(f"{folder / TOKENIZER} is missing")
     if not problems:
         return manifest
-    _say(
-        f"{problems[0]}{f' (and {len(problems) - 1} more problems)' if len(problems) > 1 else ''}; preparing what is damaged again"
-    )
+    more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    _say(f"{problems[0]}{more}; preparing what is damaged again")
     (folder / FILE).unlink()
     return None
 
@@ -153,7 +163,7 @@ def _quiet() -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(context, name, value)
-        for handler, level in zip(handlers, levels):
+        for handler, level in zip(handlers, levels, strict=True):
             handler.setLevel(level)
 
 

@@ -12,10 +12,14 @@ _MIN_PLAIN_SHARE = 0.94  # letters, spaces and plain punctuation among all chara
 _MIN_FUNCTION_WORDS = 0.25  # English prose has about 0.4, lists of names below 0.1
 _MIN_WORDS = 8
 
-_FUNCTION_WORDS = frozenset(
-    "a all also an and any are as at be been but by can cannot do does each for from has have if in into is it its may more must no not "
-    "of on only or other same should so some such than that the their them then there these they this to use used using was we when "
-    "where whether which will with without would you your".split()
+_FUNCTION_WORD = re.compile(
+    r"\b(?:"
+    r"a|all|also|an|and|any|are|as|at|be|been|but|by|can|cannot|do|does|each|for|from|has|have|"
+    r"if|in|into|is|it|its|may|more|must|no|not|of|on|only|or|other|same|should|so|some|such|"
+    r"than|that|the|their|them|then|there|these|they|this|to|use|used|using|was|we|when|where|"
+    r"whether|which|will|with|without|would|you|your"
+    r")\b",
+    re.IGNORECASE,
 )
 _MARKDOWN_LINK = re.compile(r"!?\[([^\[\]]+)\]\([^()]*\)")
 _REST_LINK = re.compile(r"`+([^`<>]+?)\s*<[^<>`]*>`+_{0,2}")
@@ -60,9 +64,8 @@ def is_prose(paragraph: str) -> bool:
         return False
     if len(_NOT_PLAIN.findall(paragraph)) > (1 - _MIN_PLAIN_SHARE) * len(paragraph):
         return False
-    words = _WORD.findall(paragraph)
-    common = sum(word.lower() in _FUNCTION_WORDS for word in words)
-    return len(words) >= _MIN_WORDS and common >= _MIN_FUNCTION_WORDS * len(words)
+    words = len(_WORD.findall(paragraph))
+    return words >= _MIN_WORDS and len(_FUNCTION_WORD.findall(paragraph)) >= _MIN_FUNCTION_WORDS * words
 
 
 def _without_markup(block: str) -> str:

@@ -35,7 +35,7 @@ class RowReader:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer the rows were made with. Raises ValueError when another one lies in the folder."""
-        tokenizer = load_tokenizer(str(self.folder / "tokenizer.json"))
+        tokenizer = load_tokenizer(self.folder / "tokenizer.json")
         if tokenizer.fingerprint != self.manifest.tokenizer:
             raise ValueError(
                 f"{self.folder / 'tokenizer.json'} is not the tokenizer the data was prepared with: expected fingerprint "

@@ -47,9 +47,9 @@ def plan_split(indices: Sequence[NDArray[np.void]], valid_fraction: float) -> Sp
     kept = order[first]  # by rising hash
     if len(kept) < 2:
         raise ValueError(
-            f"the corpus holds {_count(len(order), 'document')}, {_count(len(kept), 'different one')} after normalisation and "
-            "removal of duplicates, but training and validation need at least one each; give more text, or cut it into several documents "
-            "(a .txt file is cut at blank lines, a .jsonl file holds one document a line)"
+            f"the corpus holds {_count(len(order), 'document')}, {_count(len(kept), 'different one')} after normalisation "
+            "and removal of duplicates, but training and validation need at least one each; give more text, or cut it into "
+            "several documents (a .txt file is cut at blank lines, a .jsonl file holds one document a line)"
         )
     held_out = int(np.searchsorted(high[kept].astype(np.float64) / 2.0**64, valid_fraction))
     notes: tuple[str, ...] = ()

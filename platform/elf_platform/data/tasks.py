@@ -190,6 +190,6 @@ def finished(job: ReadJob | PackJob) -> Statement | None:
 
 @functools.lru_cache(maxsize=1)
 def _tokenizer(folder: Path, fingerprint: str) -> Tokenizer:
-    tokenizer = load_tokenizer(str(folder / "tokenizer.json"))
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
     assert tokenizer.fingerprint == fingerprint, "the tokenizer changed while the data was prepared"
     return tokenizer

@@ -13,17 +13,18 @@ from elf_platform.report.scale import Scale, padded, short
 from elf_platform.report.series import quantile
 from elf_platform.report.style import CHART_CSS, LIGHT
 
-LOG_SPAN = 20.0  # highest value over lowest from which a logarithmic axis reads better
+LOG_SPAN = 4.0  # highest value over lowest from which a logarithmic axis reads better
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line, or the bars of a histogram (points are then the middles). ``colour`` is a class of the style sheet: s1-s4, q0-q4."""
+    """One line, or the bars of a histogram (points are then the middles). ``colour``: a class of the style sheet, s0-s4, q0-q4."""
 
     name: str
     points: Line
     colour: str = "s1"
-    form: Literal["line", "faint", "dots", "bars"] = "line"
+    form: Literal["line", "faint", "dots", "bars", "rule"] = "line"
+    """faint: as logged, without legend. dots: with a mark at each point. rule: dashed, to compare with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class Chart:
     unit: str
     """What y is, with its unit."""
     x_label: str = "optimiser step"
+    x_name: str = "step"
+    """What the tooltip calls x."""
     series: list[Series]
     note: str = ""
     x_range: tuple[float, float] | None = None
@@ -45,6 +48,18 @@ class Chart:
     log: bool | None = None
     """None: logarithmic where the values span a factor of more than ``LOG_SPAN``."""
     size: tuple[int, int] = field(default=(560, 300))
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether y is drawn on a logarithmic axis."""
+        low, high = _value_range(self)
+        wanted = high > low * LOG_SPAN and not self.from_zero if self.log is None else self.log
+        return wanted and low > 0
+
+    @property
+    def unit_line(self) -> str:
+        """The unit, with a word on the axis where it is not the plain one."""
+        return f"{self.unit}, logarithmic axis" if self.logarithmic else self.unit
 
     @property
     def legend(self) -> list[Series]:
@@ -61,7 +76,7 @@ def draw(chart: Chart) -> str:
     width, height = chart.size
     x, y = _scales(chart, Scale(0, 1, 56, width - 14), Scale(0, 1, height - 42, 12))
     label = clean(f"{chart.title}: {chart.unit} against {chart.x_label}")
-    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">']
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" data-x="{clean(chart.x_name)}" role="img" aria-label="{label}">']
     clip = f"clip-{chart.slug}"
     parts.append(
         f'<clipPath id="{clip}"><rect x="{x.start - 4:g}" y="{y.end - 4:g}" width="{x.end - x.start + 8:g}" '
@@ -80,7 +95,7 @@ def draw(chart: Chart) -> str:
         if words:
             parts.append(f'<text class="label" x="{place:g}" {below} text-anchor="{anchor}">{clean(words)}</text>')
     parts.append(f'<g clip-path="url(#{clip})">')
-    for series in sorted(chart.series, key=lambda series: ("bars", "faint", "line", "dots").index(series.form)):
+    for series in sorted(chart.series, key=lambda series: ("bars", "rule", "faint", "line", "dots").index(series.form)):
         parts += _series(series, x, y)
     parts.append("</g></svg>")
     return "".join(parts)
@@ -91,7 +106,7 @@ def standalone(chart: Chart) -> bytes:
     width, height = chart.size
     head = 30 + 18 * (1 + (len(chart.legend) > 1))
     words = [f'<text class="title" x="14" y="{24 - head}">{clean(chart.title)}</text>']
-    words.append(f'<text class="label" x="14" y="{42 - head}">{clean(chart.unit)}</text>')
+    words.append(f'<text class="label" x="14" y="{42 - head}">{clean(chart.unit_line)}</text>')
     if len(chart.legend) > 1:
         place = 14.0
         for series in chart.legend:
@@ -99,11 +114,11 @@ def standalone(chart: Chart) -> bytes:
             words.append(f'<text class="label" x="{place + 19:g}" y="-9">{clean(series.name)}</text>')
             place += 36 + 6.5 * len(series.name)
     svg = draw(chart)
-    start = svg.index(">") + 1
-    background = f'<rect class="paper" x="0" y="{-head}" width="{width}" height="{height + head}"/>'
-    opening = f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 {-head} {width} {height + head}" width="{width * 1.5:g}">'
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 {-head} {width} {height + head}" '
+    size = f'width="{width * 1.5:g}" height="{(height + head) * 1.5:g}">'
     style = f"<style>svg{{{LIGHT}}}{CHART_CSS}</style>"
-    return (opening + style + background + "".join(words) + svg[start:]).encode("utf-8")
+    background = f'<rect class="paper" x="0" y="{-head}" width="{width}" height="{height + head}"/>'
+    return (opening + size + style + background + "".join(words) + svg[svg.index(">") + 1 :]).encode("utf-8")
 
 
 def sparkline(line: Line, colour: str = "s1") -> str:
@@ -115,22 +130,26 @@ def sparkline(line: Line, colour: str = "s1") -> str:
     y = Scale(low, high, 24, 3)
     points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in line)
     end = f'<circle class="{colour} end" cx="118" cy="{y(line[-1][1]):.1f}" r="2.5"/>'
-    return f'<svg class="spark" viewBox="0 0 122 28" aria-hidden="true"><polyline class="{colour} line" points="{points}"/>{end}</svg>'
+    path = f'<polyline class="{colour} line" points="{points}"/>'
+    return f'<svg class="spark" viewBox="0 0 122 28" aria-hidden="true">{path}{end}</svg>'
 
 
 def _scales(chart: Chart, x: Scale, y: Scale) -> tuple[Scale, Scale]:
     """Both axes over what is drawn; faint raw lines may stick out of the picture with their highest half per cent."""
     x_low, x_high = chart.x_range or _extent([a for series in chart.series for a, _ in series.points])
+    low, high = _value_range(chart)
+    log = chart.logarithmic
+    low, high = padded(0.0 if chart.from_zero and not log else low, high, log)
+    x_high = x_high if x_high > x_low else x_low + 1
+    return Scale(x_low, x_high, x.start, x.end), Scale(low, high, y.start, y.end, log)
+
+
+def _value_range(chart: Chart) -> tuple[float, float]:
     values: list[float] = []
     for series in chart.series:
         ys = [b for _, b in series.points]
         values += [quantile(ys, 0.005), quantile(ys, 0.995)] if series.form == "faint" else ys
-    low, high = _extent(values)
-    log = chart.log if chart.log is not None else low > 0 and high / low > LOG_SPAN
-    log = log and low > 0
-    low, high = padded(0.0 if chart.from_zero and not log else low, high, log)
-    x_high = x_high if x_high > x_low else x_low + 1
-    return Scale(x_low, x_high, x.start, x.end), Scale(low, high, y.start, y.end, log)
+    return _extent(values)
 
 
 def _extent(values: Iterable[float]) -> tuple[float, float]:
@@ -144,16 +163,20 @@ def _series(series: Series, x: Scale, y: Scale) -> list[str]:
     path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
     if series.form == "faint":
         return [f'<polyline class="{series.colour} faint" points="{path}"/>']
-    values = clean(json.dumps([[short(a, 6), short(b, 4)] for a, b in series.points], separators=(",", ":")))
+    values = clean(
+        json.dumps([[f"{a:,g}" if a == int(a) else short(a), short(b, 4)] for a, b in series.points], separators=(",", ":"))
+    )
     data = f'data-name="{clean(series.name)}" data-values="{values}"'
     if series.form == "bars":
         half = (points[1][0] - points[0][0]) / 2 - 0.75 if len(points) > 1 else 8
         bars = [
-            f'<rect class="{series.colour} bar" x="{a - half:.1f}" y="{b:.1f}" width="{2 * half:.1f}" height="{y(floor) - b:.1f}"/>'
+            f'<rect class="{series.colour} bar" x="{a - half:.1f}" y="{b:.1f}" width="{2 * half:.1f}" '
+            f'height="{y(floor) - b:.1f}"/>'
             for a, b in points
         ]
         return [*bars, f'<polyline class="{series.colour} hit" {data} points="{path}"/>']
-    lines = [f'<polyline class="{series.colour} line" {data} points="{path}"/>']
+    stroke = "line rule" if series.form == "rule" else "line"
+    lines = [f'<polyline class="{series.colour} {stroke}" {data} points="{path}"/>']
     if series.form == "dots" or len(points) == 1:
         radius = 3.5 if len(points) <= 20 else 2.5
         if len(points) <= 60:

@@ -1,11 +1,12 @@
-"""What a run folder holds, read for the report. Any file may be missing or unfinished: its part of the report is then left out."""
+"""What a run folder holds, read for the report. Any file may be missing or unfinished: its part is then left out."""
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from elf_platform.tracking.journal import METRICS_FILE, read_lines, read_metrics
+from elf_platform.tracking import load_handle, read_metrics, ui_command
+from elf_platform.tracking.journal import METRICS_FILE, read_lines
 
 Line = list[tuple[float, float]]
 """(x, y) points in the order of x."""
@@ -27,6 +28,9 @@ class RunRecord:
     """A run as its files tell it."""
 
     name: str
+    folder: Path = Path()
+    tracking: str = ""
+    """The command that opens the run's MLflow page; empty without one."""
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Line] = field(default_factory=dict)
@@ -63,9 +67,12 @@ def read_record(run_folder: Path) -> RunRecord:
                 metrics.setdefault(name, []).append((step, value))
     config = _object(run_folder / "config.json")
     trajectory = _object(run_folder / "trajectory.json")
+    handle = load_handle(run_folder)
     edges, counts = _times(_object(run_folder / "times.json"))
     return RunRecord(
         name=str(config.get("name") or run_folder.resolve().name),
+        folder=run_folder.absolute(),
+        tracking=ui_command(handle) if handle else "",
         config=config,
         summary=_object(run_folder / "summary.json"),
         metrics=metrics,
@@ -104,7 +111,9 @@ def _samples(path: Path) -> list[Sample]:
 
 def _points(points: Any) -> list[tuple[float, str]]:
     points = [point for point in points if isinstance(point, dict)] if isinstance(points, list) else []
-    return [(float(point["t"]), str(point["text"])) for point in points if isinstance(point.get("t"), int | float) and "text" in point]
+    return [
+        (float(point["t"]), str(point["text"])) for point in points if isinstance(point.get("t"), int | float) and "text" in point
+    ]
 
 
 def _times(times: dict[str, Any]) -> tuple[list[float], list[float]]:

@@ -57,12 +57,11 @@ def padded(low: float, high: float, log: bool) -> tuple[float, float]:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """A number for people: 12.3k, 0.0021, 4e-05, 1.5M. At most ``digits`` significant digits."""
+    """A number for people: 12.3k, 0.0021, 4e-5, 1.5M, 10.5B. At most ``digits`` significant digits."""
     size = abs(value)
     if size >= 1e15 or 0 < size < 1e-4:
         return f"{value:.{max(0, digits - 1)}e}".replace("e-0", "e-").replace("e+", "e").replace(".00e", "e").replace(".0e", "e")
-    for limit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if size >= limit * 0.9995:
-            unit = 1e3 if letter == "k" else limit
+    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if size >= unit * 0.9995:
             return f"{float(f'{value / unit:.{digits}g}'):g}{letter}"
-    return f"{float(f'{value:.{max(digits, 4 if size >= 1000 else digits)}g}'):g}"
+    return f"{float(f'{value:.{digits}g}'):g}"

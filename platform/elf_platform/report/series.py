@@ -1,5 +1,6 @@
 """Lines made fit to be drawn: smoothed, thinned, cut into windows. Plain lists of (x, y), x in ascending order."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -7,13 +8,14 @@ from elf_platform.report.record import Line
 
 
 def smooth(line: Line, points: int = 50) -> Line:
-    """Exponential moving average whose memory is a ``points``-th of the line, corrected for its start."""
-    keep = 1 - 1 / max(1.0, len(line) / points)
-    value = weight = 0.0
+    """Moving average over a ``points``-th of the line, centred: it does not lag behind a steep start. Narrower at the ends."""
+    reach = max(1, len(line) // (2 * points))
+    sums = [0.0, *itertools.accumulate(y for _, y in line)]
     result = []
-    for x, y in line:
-        value, weight = keep * value + (1 - keep) * y, keep * weight + (1 - keep)
-        result.append((x, value / weight))
+    for i, (x, _) in enumerate(line):
+        before = min(reach, i)  # as many after as before at the start, which is steep; fewer at the end, which is not
+        after = min(before, len(line) - 1 - i)
+        result.append((x, (sums[i + after + 1] - sums[i - before]) / (before + 1 + after)))
     return result
 
 
@@ -30,6 +32,11 @@ def thin(line: Line, limit: int = 400) -> Line:
     return [*kept, line[-1]]
 
 
+def same(a: Line, b: Line) -> bool:
+    """Whether two lines are one, up to rounding."""
+    return len(a) == len(b) and all(p[0] == q[0] and math.isclose(p[1], q[1], rel_tol=1e-6) for p, q in zip(a, b, strict=True))
+
+
 def spread(count: int, wanted: int) -> list[int]:
     """``wanted`` indices below ``count`` from the first to the last, evenly; all of them if there are fewer."""
     if count <= wanted:
@@ -41,18 +48,6 @@ def quantile(values: Sequence[float], share: float) -> float:
     """The value below which ``share`` of the values lie, without interpolation."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
-def window_means(line: Line, count: int) -> list[tuple[float, float]]:
-    """(last x, mean y) over ``count`` equal stretches of x; stretches without a point are left out."""
-    if not line:
-        return []
-    first, last = line[0][0], line[-1][0]
-    sums: dict[int, list[tuple[float, float]]] = {}
-    for x, y in line:
-        place = min(count - 1, int((x - first) / (last - first) * count)) if last > first else 0
-        sums.setdefault(place, []).append((x, y))
-    return [(part[-1][0], sum(y for _, y in part) / len(part)) for _, part in sorted(sums.items())]
 
 
 def logit_normal_density(t: float, mean: float, std: float) -> float:

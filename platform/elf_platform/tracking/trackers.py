@@ -52,6 +52,10 @@ class JournalTracker:
     def text(self, name: str, text: str, step: int) -> None:
         stem = re.sub(r"[^\w/-]+", "_", name).strip("/")
         path = self._run_folder / "texts" / f"{stem}-{step:08d}.txt"
+        count = 1
+        while path.exists() and path.read_text("utf-8") != text:  # several texts of one name and step, such as warnings
+            count += 1
+            path = path.with_name(f"{Path(stem).name}-{step:08d}-{count}.txt")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
         self.artifact(path, str(path.parent.relative_to(self._run_folder)))

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from elf.optim import ParamSlice
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from elf.optim import ParamSlice
 from elf_platform.atomic import TEMPORARY, write_text
 
 FORMAT = 1

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from elf.batch import Batch
-from elf.optim import OptimConfig, ParamSlice
 from torch import Tensor
 
+from elf.batch import Batch
+from elf.optim import OptimConfig, ParamSlice
 from elf_platform.config import EngineConfig
 from elf_platform.train.context import WorkerContext
 from elf_platform.train.module import ProcessModule

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from elf.optim import MatrixPiece, OptimConfig, ParamSlice, assign_groups, newton_schulz, orthogonalise_locally, shape_factor
 from torch import Tensor
+
+from elf.optim import MatrixPiece, OptimConfig, ParamSlice, assign_groups, newton_schulz, orthogonalise_locally, shape_factor
 
 BUCKET = 64 * 1024 * 1024
 """Elements of split matrices that are exchanged at a time, over all ranks."""
@@ -71,7 +72,7 @@ class MatrixExchange:
         result = dict(zip((p.name for p in whole), orthogonalise_locally(whole), strict=True))
         for bucket in self.buckets:
             result.update(self._exchange(bucket, held))
-        return [result[piece.name] if piece.name in result else piece.update for piece in pieces]
+        return [result.get(piece.name, piece.update) for piece in pieces]
 
     def _exchange(self, bucket: _Bucket, held: dict[str, MatrixPiece]) -> dict[str, Tensor]:
         """Pieces to owners, Newton-Schulz there, pieces of the result back."""

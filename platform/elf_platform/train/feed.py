@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
+
 from elf.batch import Batch
 from elf.data.order import Int64, rows_of_step
 

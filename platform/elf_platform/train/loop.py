@@ -6,17 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from elf.codecs import Codec
 from elf.draws import Draws
 from elf.metrics.flops import flops_per_row, peak_flops
 from elf.processes import Process
-from elf.sampling.config import SampleConfig
-
 from elf_platform.config import RunConfig
 from elf_platform.tracking import Tracker
 from elf_platform.train.checkpoint import (
-    Checkpoint, CheckpointReader, commit, prepare_folder, prune, write_rank_file, writing_folder,
-)  # fmt: skip
+    Checkpoint,
+    CheckpointReader,
+    commit,
+    prepare_folder,
+    prune,
+    write_rank_file,
+    writing_folder,
+)
 from elf_platform.train.context import WorkerContext
 from elf_platform.train.engine import Engine
 from elf_platform.train.feed import Feed, Rows, micro_batches, share_of
@@ -60,7 +65,7 @@ def train(job: Training) -> None:
     feed = Feed(
         job.train_rows, seed=job.config.seed, global_batch=config.global_batch, share=share, first_step=first,
         last_step=config.steps,
-    )  # fmt: skip
+    )
     flops = flops_per_row(job.process, job.network) * config.global_batch
     peak = peak_flops(context.device, config.precision) * context.world_size
     meter = Meter(job.process, engine, context.device, flops_per_step=flops, peak_flops=peak)
@@ -100,7 +105,7 @@ def _one_step(job: Training, meter: Meter, step: int, batch: Any, share: Any) ->
         total, parts_P2, levels_K2 = engine.forward(part, state_BLC, drawn)
         engine.backward(total / max(counts[0], 1.0), last=i == len(parts) - 1)
         meter.add(parts_P2, levels_K2, job.process.times(drawn))
-    meter.step_done(*counts, engine.step(step))
+    meter.step_done(counts[0], counts[1], engine.step(step))
 
 
 def _observe(job: Training, step: int) -> None:
@@ -110,7 +115,7 @@ def _observe(job: Training, step: int) -> None:
     figures = validate(
         job.process, job.engine, job.codec, job.valid_rows, job.context, count=job.config.train.valid_rows,
         micro_batch=micro_batch_rows(job.config), seed=job.config.seed,
-    )  # fmt: skip
+    )
     job.tracker.log(step, figures)
 
 

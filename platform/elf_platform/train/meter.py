@@ -6,10 +6,10 @@ import time
 
 import numpy as np
 import torch
-from elf.processes import LEVELS, Process
 from numpy.typing import NDArray
 from torch import Tensor
 
+from elf.processes import LEVELS, Process
 from elf_platform.train.engine import Engine
 from elf_platform.train.update import UpdateResult
 

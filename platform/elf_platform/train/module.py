@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from torch import Tensor, nn
+
 from elf.batch import Batch
 from elf.processes import Loss, Process
-from torch import Tensor, nn
 
 
 class ProcessModule(nn.Module):
-    """``forward`` is the process's loss; the network's parameters are this module's parameters, under the name ``network.``"""
+    """A module whose forward is the process's loss and whose parameters are the network's."""
 
     def __init__(self, process: Process, network: nn.Module) -> None:
         super().__init__()

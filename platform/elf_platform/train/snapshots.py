@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from elf.data.tokenizer import Tokenizer
 from elf.draws import Draws
 from elf.processes import Process, Samples
 from elf.sampling.config import SampleConfig
-from torch import Tensor
 
 TRAJECTORY_POINTS = 8
 
@@ -27,7 +28,7 @@ def draw_samples(
     return process.sample(
         network, draws, length=length, channels=channels, config=config, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id,
         record_times=record_times, progress=progress,
-    )  # fmt: skip
+    )
 
 
 def decode(tokenizer: Tokenizer, ids_BL: Tensor) -> list[str]:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from elf.optim import Ema, OptimConfig, Optimizer, Orthogonalise, ParamSlice, clip_factor, learning_rate, orthogonalise_locally
 from torch import Tensor
+
+from elf.optim import Ema, OptimConfig, Optimizer, Orthogonalise, ParamSlice, clip_factor, learning_rate, orthogonalise_locally
 
 
 @dataclass(frozen=True, kw_only=True)

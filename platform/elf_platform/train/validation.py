@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
+
 from elf.batch import Batch
 from elf.codecs import Codec
 from elf.data.order import derive_key
 from elf.draws import Draws
 from elf.processes import LEVELS, Process
-
 from elf_platform.train.context import WorkerContext
 from elf_platform.train.engine import Engine
 from elf_platform.train.feed import Rows

@@ -17,10 +17,10 @@ import torch
 import torch.distributed as dist
 from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
-from elf.batch import Batch
-from elf.optim import OptimConfig, ParamSlice, orthogonalise_locally
 from torch import Tensor
 
+from elf.batch import Batch
+from elf.optim import OptimConfig, ParamSlice, orthogonalise_locally
 from elf_platform.config import EngineConfig
 from elf_platform.train.context import WorkerContext
 from elf_platform.train.engine import Engine, Forward, unflattened, whole_slices
@@ -62,7 +62,7 @@ class ZeroEngine(Engine):
         self.updater = Updater(
             slices, optim, total_steps=total_steps, reduce=self._sum if sharded else lambda x: x,
             orthogonalise=MatrixExchange(slices, optim) if sharded else orthogonalise_locally,
-        )  # fmt: skip
+        )
         self._bridge.on_step = self._on_step
         self._step, self._result = 0, None  # type: tuple[int, UpdateResult | None]
 
@@ -125,9 +125,13 @@ class ZeroEngine(Engine):
     def step(self, step: int) -> UpdateResult:
         self._step, self._result = step, None
         self._engine.step()
-        if self._result is None:  # DeepSpeed saw a gradient that is not finite and did not call the optimiser, on any rank
+        result = self._outcome()
+        if result is None:  # DeepSpeed saw a gradient that is not finite and did not call the optimiser, on any rank
             return UpdateResult(lr=0.0, grad_norm=float("nan"), grad_norms={}, update_norms={}, skipped=True)
-        return self._result
+        return result
+
+    def _outcome(self) -> UpdateResult | None:
+        return self._result  # set by DeepSpeed calling _on_step, which a type checker cannot see
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, state_BLC: Tensor | None, drawn: Any) -> Forward:

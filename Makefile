@@ -1,0 +1,57 @@
+# make pretrain            train the small default model on this machine
+# make pretrain ARGS="owt-elf-b --data.paths my/*.txt"
+VENV  ?= .venv
+ARGS  ?=
+TORCH ?= torch==2.13.*
+comma := ,
+PY    := $(VENV)/bin/python
+PIP   := $(PY) -m pip --disable-pip-version-check install --quiet --progress-bar off
+
+.DEFAULT_GOAL := help
+.PHONY: help pretrain test test-slow lint clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+pretrain: $(VENV)/.installed  ## install once, then train; recipe and settings in ARGS, e.g. ARGS="--help"
+	@$(PY) jobs/pretrain.py $(ARGS)
+
+test: $(VENV)/.installed-test  ## the quick tests; pytest options in ARGS
+	@$(PY) -m pytest $(ARGS)
+
+test-slow: $(VENV)/.installed-test  ## the tests that start real processes and train
+	@$(PY) -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.installed-dev  ## ruff and mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+clean:  ## remove the virtual environment and caches (no run and no data)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache platform/*.egg-info model/*.egg-info *.egg-info
+
+# pip's output goes to a file, and is shown when it fails.
+define install
+	@echo "Installing $(1) into $(VENV) (once; one to three minutes the first time) ..."
+	@{ $(2); } > $(VENV)/install.log 2>&1 || { tail -n 40 $(VENV)/install.log; echo "Installing failed; all of pip's output is in $(VENV)/install.log"; exit 1; }
+endef
+
+$(VENV)/bin/python:
+	@for candidate in $(PYTHON) python3.11 python3.12 python3; do \
+	  if $$candidate -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2> /dev/null; then \
+	    $$candidate -m venv $(VENV) && exit 0 || exit 1; \
+	  fi; \
+	done; \
+	echo "Python 3.11 or 3.12 is needed, but none was found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1
+
+# torch is asked for by itself first, so that an index with CPU-only builds gives the CPU build of this version.
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(call install,the project,$(PIP) "$(TORCH)" && $(PIP) -e .)
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/.installed
+	$(call install,the test tools,$(PIP) -e ".[test]")
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed-test
+	$(call install,the development tools,$(PIP) -e ".[test$(comma)dev]")
+	@touch $@

@@ -1,0 +1,23 @@
+"""Turn weights of the authors' ELF code into an artefact.
+
+python jobs/import_elf.py hub:embedded-language-flows/ELF-B-owt-torch --out models/elf-b
+"""
+
+import tyro
+
+from elf_platform.cli import run_main
+from elf_platform.import_official import ImportConfig, import_official
+
+
+def main(argv: list[str]) -> None:
+    config = tyro.cli(ImportConfig, args=argv, prog="python jobs/import_elf.py", description=__doc__)
+    folder, found = import_official(config)
+    network = found.network
+    print(
+        f"{folder}: hidden {network.hidden}, depth {network.depth}, heads {network.heads}, "
+        f"{found.channels} channels, {found.vocab_size} ids"
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)

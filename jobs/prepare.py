@@ -1,0 +1,40 @@
+"""Text in; tokenised, packed and hashed shards with a manifest out.
+
+    python jobs/prepare.py [RECIPE] [--data.paths my/*.txt --data.length 256 ...] [--workers N]
+    python jobs/prepare.py --inspect FOLDER
+    python jobs/prepare.py --verify FOLDER
+"""
+
+import argparse
+from pathlib import Path
+
+from elf_platform.cli import describe_run, parse_run_config, run_main
+from elf_platform.runtime import connect
+
+
+def main(argv: list[str]) -> int:
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--workers", type=int, default=0)
+    options.add_argument("--inspect", type=Path)
+    options.add_argument("--verify", type=Path)
+    own, rest = options.parse_known_args(argv)
+    if own.inspect or own.verify:
+        from elf_platform.data.inspect_data import inspect, verify
+
+        problems = verify(own.verify) if own.verify else []
+        print(inspect(own.inspect) if own.inspect else "\n".join(problems) or f"{own.verify}: every hash is as it was prepared")
+        return 1 if problems else 0
+
+    run = parse_run_config(rest, prog="python jobs/prepare.py", summary=str(__doc__).strip())
+    if run.print_only:
+        print(describe_run(run.config))
+        return 0
+    with connect(run.config):
+        from elf_platform.data.prepare import prepare, summary
+
+        print(summary(prepare(run.config.data, run.config.storage, workers=own.workers)))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,63 @@
+"""From the last checkpoint to what a run leaves: artefact, samples, headline figures, report."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from elf.artefact import Sizes, load_artefact, save_artefact
+from elf.codecs import load_codec
+from elf.data.tokenizer import load_tokenizer
+from elf_platform.atomic import write_text
+from elf_platform.headline import Figures, corpus_figures, read_corpus, sample_figures, training_figures, valid_figures
+from elf_platform.train.checkpoint import CheckpointReader, latest
+from elf_platform.train.worker import Job
+
+
+def finish(job: Job) -> Figures:
+    """Export and judge a trained run; returns its headline figures, also left in summary.json. Runs on one machine, on a GPU if it
+    has one. Calling it again does the same work and leaves the same files."""
+    device = torch.device("cuda" if torch.cuda.is_available() and torch.cuda.device_count() else "cpu")
+    if device.type == "cpu":
+        torch.set_num_threads(max(len(os.sched_getaffinity(0)), 1))
+    config, run_folder = job.config, job.run_folder
+    checkpoint = latest(run_folder / "checkpoints")
+    if checkpoint is None:
+        raise ValueError(f"{run_folder / 'checkpoints'} holds no valid checkpoint, so there is nothing to export; train the run first")
+    tokenizer = load_tokenizer(job.data_folder / "tokenizer.json")
+    lineage: dict[str, Any] = {
+        "run": config.name,
+        "step": checkpoint.step,
+        "weights": "ema",
+        "code_version": job.code_version,
+        "data_sha256": job.data_fingerprint,
+    }
+    folder = save_artefact(
+        run_folder / "artefact", process=config.process, network_config=config.network,
+        network_state=CheckpointReader(checkpoint).whole("ema"),
+        sizes=Sizes(vocab_size=tokenizer.vocab_size, channels=job.channels, length=config.data.length), tokenizer=tokenizer,
+        codec=load_codec(job.codec_folder) if job.codec_folder else None, lineage=lineage, overwrite=True,
+    )
+    _write_times(run_folder, checkpoint.state["time_counts"])
+    artefact = load_artefact(folder, device=device, precision=config.train.precision)
+    corpus = read_corpus(job.data_folder, tokenizer.vocab_size)
+    figures: Figures = {
+        "run": config.name,
+        "steps": float(checkpoint.step),
+        "parameters": float(sum(p.numel() for p in artefact.network.parameters())),
+        **training_figures(run_folder),
+        **valid_figures(artefact, config, job.data_folder, device),
+        **corpus_figures(corpus),
+        **sample_figures(artefact, config, corpus, run_folder, checkpoint.step, device),
+        "artefact": str(folder),
+    }
+    write_text(run_folder / "summary.json", json.dumps(figures, indent=1))
+    return figures
+
+
+def _write_times(run_folder: Path, counts: list[float]) -> None:
+    if sum(counts):
+        edges = [i / len(counts) for i in range(len(counts) + 1)]
+        write_text(run_folder / "times.json", json.dumps({"edges": edges, "counts": [int(c) for c in counts]}))

@@ -1,0 +1,117 @@
+"""What a finished run is judged by: its artefact's validation losses beside a unigram model's, its samples beside unigram samples."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from elf.artefact import Artefact
+from elf.data.order import Int64
+from elf.metrics.text import known_word_share, unigram_cross_entropy, unigram_entropy, words
+from elf_platform.atomic import write_text
+from elf_platform.config import RunConfig
+from elf_platform.data.reader import RowReader
+from elf_platform.tracking import read_metrics
+from elf_platform.train.context import WorkerContext
+from elf_platform.train.engine import PlainEngine
+from elf_platform.train.loop import micro_batch_rows
+from elf_platform.train.module import ProcessModule
+from elf_platform.train.snapshots import TRAJECTORY_POINTS, append_samples, decode, draw_samples
+from elf_platform.train.validation import validate
+
+WORD_SAMPLES = 32
+"""Samples over which the share of known words is taken."""
+CORPUS_ROWS = 200_000
+"""Training rows whose words and token counts are taken, at most."""
+
+Figures = dict[str, float | str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Token counts and words of the prepared text."""
+
+    train_counts_V: NDArray[np.int64]
+    valid_counts_V: NDArray[np.int64]
+    words: frozenset[str]
+
+
+def read_corpus(data_folder: Path, vocab_size: int) -> Corpus:
+    """Counts and words over the prepared rows (an even sample of very large data)."""
+    counts, text_words = {}, set[str]()
+    for split in ("train", "valid"):
+        reader = RowReader(data_folder, split)
+        rows: Int64 = np.unique(np.linspace(0, len(reader) - 1, min(len(reader), CORPUS_ROWS)).astype(np.int64)) if len(reader) else np.empty(0, np.int64)
+        total = np.zeros(vocab_size, dtype=np.int64)
+        for start in range(0, len(rows), 1024):
+            batch = reader.read(rows[start : start + 1024])
+            ids = batch.ids_BL[batch.valid_BL]
+            total += np.bincount(ids.numpy(), minlength=vocab_size)
+            if split == "train":
+                # One long text: a word cut by a row's end would otherwise count as two.
+                text_words.update(words(reader.tokenizer.decode(ids.tolist())))
+        counts[split] = total
+    return Corpus(train_counts_V=counts["train"], valid_counts_V=counts["valid"], words=frozenset(text_words))
+
+
+def valid_figures(artefact: Artefact, config: RunConfig, data_folder: Path, device: torch.device) -> Figures:
+    """The artefact's own losses on the validation rows, with the draws that training validated with."""
+    module = ProcessModule(artefact.process, artefact.network)
+    engine = PlainEngine(module, config.optim, total_steps=config.train.steps)
+    figures = validate(
+        artefact.process, engine, artefact.codec, RowReader(data_folder, "valid"),
+        WorkerContext(run_folder=artefact.folder, device=device), count=config.train.valid_rows,
+        micro_batch=min(micro_batch_rows(config), 64), seed=config.seed,
+    )
+    return {name: value for name, value in figures.items() if "/level/" not in name}
+
+
+def sample_figures(
+    artefact: Artefact, config: RunConfig, corpus: Corpus, run_folder: Path, step: int, device: torch.device
+) -> Figures:
+    """Samples and one trajectory for the report; the share of known words against unigram samples of the same length."""
+    sizes, tokenizer = artefact.sizes, artefact.tokenizer
+    many = replace(config.sample, count=max(WORD_SAMPLES, config.sample.count))
+    times = tuple(i / TRAJECTORY_POINTS for i in range(TRAJECTORY_POINTS))
+    samples = draw_samples(
+        artefact.process, artefact.network, tokenizer, many, length=sizes.length, channels=sizes.channels, device=device,
+        record_times=times,
+    )
+    texts = decode(tokenizer, samples.ids_BL)
+    append_samples(run_folder, step, texts[: config.sample.count], config.sample, samples.nfe)
+    if samples.trajectory:
+        points = [{"t": t, "text": decode(tokenizer, ids_BL[:1])[0]} for t, ids_BL in samples.trajectory]
+        settings = {"sampler": many.sampler, "steps": many.steps, "gamma": many.gamma, "guidance": many.guidance}
+        write_text(run_folder / "trajectory.json", json.dumps({"seed": many.seed, "settings": settings, "points": points}))
+    rng = np.random.default_rng(config.sample.seed)
+    frequency_V = corpus.train_counts_V / max(corpus.train_counts_V.sum(), 1)
+    unigram_BL = rng.choice(len(frequency_V), size=(many.count, sizes.length), p=frequency_V)
+    unigram_texts = [tokenizer.decode(row) for row in unigram_BL.tolist()]
+    rows = [[i for i in row if i != tokenizer.pad_id] for row in samples.ids_BL.tolist()]
+    return {
+        "sample/known_word_share": known_word_share(texts, corpus.words),
+        "sample/known_word_share_unigram": known_word_share(unigram_texts, corpus.words),
+        "sample/unigram_entropy": unigram_entropy(rows),
+        "sample/nfe": float(samples.nfe),
+        "sample/count": float(many.count),
+    }
+
+
+def training_figures(run_folder: Path) -> Figures:
+    """Validation losses at initialisation, and speed, from the run's own log."""
+    points = read_metrics(run_folder / "metrics.jsonl")
+    figures: Figures = {}
+    start = next((metrics for step, metrics in points if step == 0), {})
+    figures |= {f"{name}_at_start": value for name, value in start.items() if name.startswith("valid/") and "/level/" not in name}
+    speeds = [metrics["perf/tokens_per_second"] for _, metrics in points if "perf/tokens_per_second" in metrics]
+    if speeds:
+        figures["perf/tokens_per_second"] = float(np.median(speeds))
+    return figures
+
+
+def corpus_figures(corpus: Corpus) -> Figures:
+    """The unigram model's cross-entropy in nats per token, the bar that any model must clear."""
+    return {"valid/unigram_ce": unigram_cross_entropy(corpus.train_counts_V, corpus.valid_counts_V)}

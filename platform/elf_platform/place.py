@@ -1,0 +1,66 @@
+"""Where the parts of a run are placed: checks before it, and single tasks on the right machine."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import ray
+import torch
+
+from elf_platform.config import RunConfig
+from elf_platform.runtime import Cluster
+from elf_platform.train.preflight import Placement, check_disk, check_memory, place
+
+T = TypeVar("T")
+J = TypeVar("J")
+
+
+def network_parameters(config: RunConfig, vocab_size: int, channels: int) -> int:
+    """Number of trainable parameters of the run's network."""
+    with torch.device("meta"):
+        network = config.process.build_network(config.network, vocab_size=vocab_size, channels=channels, length=config.data.length)
+    return sum(p.numel() for p in network.parameters())
+
+
+def preflight(config: RunConfig, cluster: Cluster) -> Placement:
+    """Refuse what cannot run, with the sums: workers against the cluster, memory, disk. Before any work is done."""
+    placement = place(config, cluster, most=_autoscaling_limit())
+    # Vocabulary and channels may only be known after preparation; the settings' own numbers serve the estimate.
+    vocab_size = config.data.tokenizer.vocab_size if config.data.tokenizer.source in ("bpe", "unigram") else 32_100
+    parameters = network_parameters(config, vocab_size, getattr(config.codec, "channels", 512))
+    if not placement.use_gpu:
+        per_machine = -(-config.train.workers // max(cluster.nodes, 1))
+        check_memory(parameters, config, available=_available_memory(), per_machine=per_machine)
+    elif torch.cuda.is_available():
+        check_memory(parameters, config, available=float(torch.cuda.mem_get_info()[1]), per_machine=1)
+    check_disk(parameters, config, config.storage)
+    return placement
+
+
+def remotely(function: Callable[[J], T], job: J, *, use_gpu: bool, cluster: Cluster) -> T:
+    """``function(job)`` here on a private cluster without GPUs, else as a task on a machine of the kind that trained."""
+    if cluster.local and not use_gpu:
+        return function(job)
+    remote = ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0, max_retries=1)(function)
+    result: T = ray.get(remote.remote(job))
+    return result
+
+
+def _available_memory() -> float:
+    """Bytes of main memory that are free for new processes; unlimited where the system does not say."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return float(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return float("inf")
+
+
+def _autoscaling_limit() -> dict[str, float] | None:
+    """CPUs and GPUs that the cluster may grow to, None when it does not scale."""
+    from ray._private.state import state  # no public call tells the autoscaler's limits
+
+    try:
+        limit = state.get_max_resources_from_cluster_config()
+    except Exception:  # a cluster that does not say is one that does not scale
+        return None
+    return {name: float(value) for name, value in limit.items()} if limit else None

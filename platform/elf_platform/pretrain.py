@@ -1,0 +1,109 @@
+"""The main job: text in, a trained, sampled and tracked model out."""
+
+import functools
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from elf_platform.codec import encoder_config, prepare_codec
+from elf_platform.config import RunConfig
+from elf_platform.config_io import diff_configs, flatten, read_config, write_config
+from elf_platform.data.prepare import PreparedData, prepare
+from elf_platform.finish import finish
+from elf_platform.headline import Figures
+from elf_platform.place import network_parameters, preflight, remotely
+from elf_platform.report import render_figures, write_report
+from elf_platform.runtime import Cluster, connect
+from elf_platform.summary import print_summary
+from elf_platform.tracking import RunHandle, load_handle, open_run
+from elf_platform.tracking import finish as end_tracking
+from elf_platform.train.driver import launch
+from elf_platform.train.preflight import Placement
+from elf_platform.train.worker import Job
+from elf_platform.version import code_version
+
+say = functools.partial(Console(stderr=True).print, highlight=False, soft_wrap=True)
+
+
+def pretrain(config: RunConfig, recipe: str) -> Figures:
+    """Run or resume ``config`` from text to report; a finished run is shown again. Returns the headline figures."""
+    run_folder = claim_run(config, recipe)
+    done = run_folder / "summary.json"
+    if done.is_file():
+        say(f"Run {config.name} is finished already; this is what it left. Give it another --name to train it again.")
+        figures: Figures = json.loads(done.read_text())
+    else:
+        encoder_config(config)  # refuses a batch that does not divide before any work
+        with connect(config) as cluster:
+            placement = preflight(config, cluster)
+            data = prepare(config.data, config.storage)
+            figures = _train(config, run_folder, cluster, placement, data)
+    print_summary(run_folder, figures, load_handle(run_folder))
+    return figures
+
+
+def claim_run(config: RunConfig, recipe: str) -> Path:
+    """The run's folder. Raises ValueError when the name is taken by another configuration, naming the settings that differ."""
+    run_folder = config.storage / "runs" / config.name
+    path = run_folder / "config.json"
+    if path.is_file():
+        known, _ = read_config(path)
+        differing = diff_configs(known, config)
+        if differing:
+            raise ValueError(
+                f"the run name {config.name} is taken by a run with other settings ({'; '.join(differing)}); give this one another "
+                f"--name, or go back to the settings of {path}"
+            )
+    run_folder.mkdir(parents=True, exist_ok=True)
+    write_config(path, config, recipe=recipe, code_version=code_version())
+    return run_folder
+
+
+def _train(config: RunConfig, run_folder: Path, cluster: Cluster, placement: Placement, data: PreparedData) -> Figures:
+    """Codec, training, artefact, report; the tracked run ends as what it came to."""
+    run = functools.partial(launch, use_gpu=placement.use_gpu)
+    codec_folder, codec = prepare_codec(config, data, lambda job, title: run(job, title=title), threads=placement.threads)
+    channels = codec.channels if codec else 0
+    say(
+        f"{config.process.kind}: {network_parameters(config, data.tokenizer.vocab_size, channels):,} parameters, "
+        f"{data.manifest.train.rows:,} rows of {config.data.length} tokens, {config.train.steps:,} steps of "
+        f"{config.train.global_batch} rows"
+    )
+    check_data(run_folder, data.manifest.content_hash)
+    params = {name: str(value) for name, value in flatten(config).items()}
+    handle = open_run(
+        config.tracking, storage=config.storage, run_folder=run_folder, run_name=config.name, params=params,
+        tags={"data_sha256": data.manifest.content_hash, "code_version": code_version()},
+    )
+    job = Job(
+        config=config, run_folder=run_folder, data_folder=data.folder, data_fingerprint=data.manifest.content_hash,
+        codec_folder=codec_folder, channels=channels, threads=placement.threads, tracking=handle, code_version=code_version(),
+    )
+    try:
+        run(job, title=config.process.kind)
+        say("exporting the artefact, sampling and scoring ...")
+        figures = remotely(finish, job, use_gpu=placement.use_gpu, cluster=cluster)
+        report = write_report(run_folder)
+    except BaseException as error:
+        end_tracking(handle, run_folder, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        say(f"Run {config.name} stopped. What it committed is in {run_folder}; the same command goes on from there.")
+        raise
+    _track_results(handle, run_folder, report, figures)
+    return figures
+
+
+def check_data(run_folder: Path, fingerprint: str) -> None:
+    """Notes which data the run is trained on. Raises ValueError when a resumed run would go on with other data."""
+    path = run_folder / "data.sha256"
+    if path.is_file() and path.read_text().strip() != fingerprint:
+        raise ValueError(
+            f"the run in {run_folder} was started on data {path.read_text().strip()[:12]}, but the same settings now give "
+            f"{fingerprint[:12]}: the corpus has changed. Give the run another --name, or put the corpus back"
+        )
+    path.write_text(fingerprint + "\n")
+
+
+def _track_results(handle: RunHandle, run_folder: Path, report: Path, figures: Figures) -> None:
+    artifacts = [run_folder / name for name in ("config.json", "summary.json", "samples.jsonl", "artefact")]
+    end_tracking(handle, run_folder, "FINISHED", [report, *artifacts], render_figures(run_folder))

@@ -1,0 +1,94 @@
+"""Refuses what cannot run before anything is prepared or paid for, and shows the sum it did."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from elf_platform.config import RunConfig
+from elf_platform.runtime import Cluster
+
+_GB = 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What a run takes of the cluster."""
+
+    use_gpu: bool
+    threads: int  # CPU threads per worker
+
+
+def place(config: RunConfig, cluster: Cluster, *, most: dict[str, float] | None = None) -> Placement:
+    """GPUs and threads for the workers. ``most``: resources that autoscaling may bring, where the cluster scales.
+
+    Raises ValueError when the workers do not fit the cluster, with the numbers compared."""
+    train = config.train
+    gpus, cpus = (max(cluster.gpus, (most or {}).get("GPU", 0.0)), max(cluster.cpus, (most or {}).get("CPU", 0.0)))
+    use_gpu = train.gpu == "on" or (train.gpu == "auto" and gpus >= train.workers)
+    if use_gpu and gpus < train.workers:
+        raise ValueError(
+            f"train.workers {train.workers} with train.gpu {train.gpu} needs {train.workers} GPUs, but the cluster has {gpus:g}; "
+            f"lower train.workers, add GPU nodes, or set train.gpu to off to train on {cpus:g} CPUs"
+        )
+    if use_gpu:
+        return Placement(use_gpu=True, threads=train.threads or max(1, int(cpus // max(gpus, 1))))
+    threads = train.threads or max(1, int(cpus // train.workers))
+    if train.workers * threads > cpus:
+        raise ValueError(
+            f"train.workers {train.workers} x {threads} CPU threads = {train.workers * threads} CPUs, but the cluster has {cpus:g}; "
+            f"lower train.workers to at most {max(int(cpus // threads), 1)}"
+            + (f", or train.threads to at most {int(cpus // train.workers)}" if cpus >= train.workers else ", or join a larger cluster")
+        )
+    return Placement(use_gpu=False, threads=threads)
+
+
+def memory_per_worker(parameters: int, config: RunConfig) -> tuple[float, str]:
+    """Bytes for weights, gradients, optimiser state and average on one worker, and the sum in words (float32 throughout;
+    activations come on top and depend on the micro-batch)."""
+    stage, world = config.engine.zero, config.train.workers
+    state = {"muon": 1.1, "adamw": 2.0}[config.optim.name]  # momentum and the Adam moments of what is no matrix; two moments
+    sharded = config.engine_kind == "deepspeed" and world > 1
+    weights = 4.0 * parameters / (world if sharded and stage == 3 else 1)
+    master = 4.0 * parameters / world if sharded and stage > 0 else 0.0
+    gradients = 4.0 * parameters / (world if sharded and stage >= 2 else 1)
+    rest = 4.0 * parameters * (1 + state) / (world if sharded and stage >= 1 else 1)
+    total = weights + master + gradients + rest
+    words = (
+        f"weights {weights / _GB:.2f} + master weights {master / _GB:.2f} + gradients {gradients / _GB:.2f} + optimiser state and "
+        f"moving average {rest / _GB:.2f} = {total / _GB:.2f} GB per worker (ZeRO {stage}, {world} workers)"
+    )
+    return total, words
+
+
+def check_memory(parameters: int, config: RunConfig, *, available: float, per_machine: int) -> str:
+    """The sum in words. Raises ValueError when ``per_machine`` workers need more than ``available`` bytes before any activation."""
+    total, words = memory_per_worker(parameters, config)
+    if total * per_machine > available:
+        raise ValueError(
+            f"{parameters:,} parameters need {words}; {per_machine} of them on one machine or GPU need "
+            f"{total * per_machine / _GB:.2f} GB, but {available / _GB:.2f} GB are there. Use a higher engine.zero with more "
+            "workers, or a smaller network"
+        )
+    return words
+
+
+def checkpoint_bytes(parameters: int, config: RunConfig) -> float:
+    """Size of one checkpoint: weights, average and optimiser state in float32."""
+    return 4.0 * parameters * (2 + {"muon": 1.1, "adamw": 2.0}[config.optim.name])
+
+
+def check_disk(parameters: int, config: RunConfig, folder: Path, *, free: float | None = None) -> str:
+    """The sum in words. Raises ValueError when the checkpoints that are kept, one being written and the artefact do not fit.
+
+    free: bytes free on ``folder``'s disk; asked of the system when None."""
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    free = float(shutil.disk_usage(existing).free) if free is None else free
+    one, kept = checkpoint_bytes(parameters, config), config.train.keep + 1
+    needed = one * kept + 4.0 * parameters
+    words = f"{kept} checkpoints of {one / _GB:.2f} GB + artefact {4.0 * parameters / _GB:.2f} GB = {needed / _GB:.2f} GB"
+    if needed > free:
+        raise ValueError(
+            f"the run needs {words}, but {existing} has {free / _GB:.2f} GB free; free some, set --storage to a larger disk, or lower "
+            "train.keep"
+        )
+    return words

@@ -1,0 +1,117 @@
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from elf_platform.config import TrackingConfig
+from elf_platform.tracking import finish, flush, open_run, read_metrics, start_tracker, ui_command
+from elf_platform.tracking.base import RunHandle
+from elf_platform.tracking.journal import Cursor, Journal
+
+
+def journal_handle(kind: str, folder: Path) -> RunHandle:
+    return open_run(TrackingConfig(kind=kind), storage=folder, run_folder=folder / "run", run_name="r", params={"a": "1"})  # type: ignore[arg-type]
+
+
+def test_jsonl_keeps_every_point_in_the_documented_form(tmp_path: Path) -> None:
+    handle = journal_handle("jsonl", tmp_path)
+    tracker = start_tracker(handle, tmp_path / "run")
+    tracker.log(0, {"train/loss": 2.0, "optim/lr": 0.1})
+    tracker.log(10, {"train/loss": 1.5})
+    tracker.text("samples/0", "a text", 10)
+    tracker.close()
+    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert set(first) == {"step", "time", "metrics"} and first["metrics"] == {"train/loss": 2.0, "optim/lr": 0.1}
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl") == [(0, first["metrics"]), (10, {"train/loss": 1.5})]
+    assert (tmp_path / "run" / "texts" / "samples" / "0-00000010.txt").read_text() == "a text"
+    assert finish(handle, tmp_path / "run", "FINISHED") and flush(handle, tmp_path / "run")
+    assert ui_command(handle) == ""
+
+
+def test_null_leaves_no_file_at_all(tmp_path: Path) -> None:
+    handle = journal_handle("null", tmp_path)
+    tracker = start_tracker(handle, tmp_path / "run")
+    tracker.log(0, {"train/loss": 2.0})
+    tracker.text("samples/0", "a text", 0)
+    tracker.artifact(tmp_path)
+    tracker.close()
+    finish(handle, tmp_path / "run", "FINISHED", [tmp_path], {"loss.svg": b"<svg/>"})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_becomes_a_flag(tmp_path: Path, value: float) -> None:
+    tracker = start_tracker(journal_handle("jsonl", tmp_path), tmp_path)
+    tracker.log(3, {"train/loss": value, "optim/lr": 0.5})
+    tracker.close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [(3, {"train/loss.nonfinite": 1.0, "optim/lr": 0.5})]
+
+
+def test_points_survive_a_process_that_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from elf_platform.tracking import RunHandle, start_tracker\n"
+        "tracker = start_tracker(RunHandle(kind='jsonl'), Path(sys.argv[1]))\n"
+        "for step in range(50): tracker.log(step, {'a': step})\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=_python_path()).returncode == -9
+    assert read_metrics(tmp_path / "metrics.jsonl") == [(step, {"a": step}) for step in range(50)]
+
+
+@pytest.mark.parametrize("torn", ['{"step": 7, "ti', '{"step": 7, "time": 1, "metrics": {"a": 7}}', "\0\0\0"])
+def test_resume_cuts_a_torn_line_and_readers_leave_it_out(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    whole = "".join(f'{{"step": {step}, "time": 1, "metrics": {{"a": {step}}}}}\n' for step in range(3))
+    path.write_text(whole + torn)
+    assert [step for step, _ in read_metrics(path)] == [0, 1, 2]
+    journal = Journal(path)
+    assert path.read_text() == whole
+    journal.append({"step": 3, "time": 1, "metrics": {"a": 3}})
+    journal.close()
+    assert read_metrics(path) == [(step, {"a": step}) for step in range(4)]
+
+
+def test_a_file_that_is_one_torn_line_becomes_empty(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step"')
+    Journal(tmp_path / "metrics.jsonl").close()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+
+
+def test_steps_that_were_run_again_have_the_values_logged_last(tmp_path: Path) -> None:
+    tracker = start_tracker(RunHandle(kind="jsonl"), tmp_path)
+    for step in (10, 20, 30):
+        tracker.log(step, {"a": float(step), "b": 1.0})
+    tracker.close()
+    again = start_tracker(RunHandle(kind="jsonl"), tmp_path)  # restarted from a checkpoint at step 10
+    again.log(20, {"a": 21.0})
+    again.close()
+    expected = [(10, {"a": 10.0, "b": 1.0}), (20, {"a": 21.0, "b": 1.0}), (30, {"a": 30.0, "b": 1.0})]
+    assert read_metrics(tmp_path / "metrics.jsonl") == expected
+    assert read_metrics(tmp_path / "nothing.jsonl") == []
+
+
+def test_a_cursor_that_does_not_fit_its_journal_starts_over(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
+    Cursor(12, 0).save(tmp_path)
+    assert Cursor.read(tmp_path) == Cursor(12, 0)
+    Cursor(99, 5).save(tmp_path)
+    assert Cursor.read(tmp_path) == Cursor(0, 0)
+    (tmp_path / "tracking.cursor").write_text("{")
+    assert Cursor.read(tmp_path) == Cursor(0, 0)
+
+
+@pytest.mark.parametrize(
+    "uri, words", [("mlruns", "no folders"), ("file:///tmp/mlruns", "no folders"), ("sqlite:///mlflow.db", "sqlite:////")]
+)
+def test_an_address_that_cannot_work_is_refused_with_the_way_out(tmp_path: Path, uri: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        open_run(TrackingConfig(uri=uri), storage=tmp_path, run_folder=tmp_path / "run", run_name="r", params={})
+
+
+def _python_path() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
