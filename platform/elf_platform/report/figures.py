@@ -1,6 +1,7 @@
 """Which charts a run has: each function looks at the record and returns charts, or none where the run logged nothing for them."""
 
 import itertools
+import re
 from collections.abc import Callable
 
 from elf_platform.report.charts import Chart, Series
@@ -56,7 +57,7 @@ def _loss_chart(record: RunRecord, part: str, title: str, unit: str) -> Chart:
     if series and part in ("ce", "decoder_ce") and isinstance(unigram, int | float):
         ends = [(edge([x for drawn in series for x, _ in drawn.points]), float(unigram)) for edge in (min, max)]
         series.append(Series(name="unigram model", points=ends, colour="s0", form="rule"))
-    return Chart(slug=f"loss_{part}" if part != "loss" else "loss", title=title, unit=unit, series=series)
+    return Chart(slug="loss" if part == "loss" else re.sub(r"\W", "_", f"loss_{part}"), title=title, unit=unit, series=series)
 
 
 def _raw_and_smooth(line: Line, name: str, colour: str) -> list[Series]:
@@ -189,7 +190,7 @@ def machine_charts(record: RunRecord) -> list[Chart]:
     return charts
 
 
-BETWEEN = "Training is the mean over the steps between two logged points, thin as logged and bold smoothed."
+BETWEEN = "Training figures are means over the steps between two logged points; a bold line smooths a thin one."
 SECTIONS: list[tuple[str, str, tuple[Callable[[RunRecord], list[Chart]], ...]]] = [
     (
         "Learning",

@@ -13,6 +13,8 @@ from elf_platform.report.series import same, thin
 COMMAND = "command/"
 """Keys of summary.json that hold a further command to try next; the rest of the key says what it does."""
 
+MOST_COLUMNS = 5
+
 
 def header(record: RunRecord) -> str:
     """Title, facts, cards and commands as HTML."""
@@ -24,9 +26,11 @@ def header(record: RunRecord) -> str:
         "code": record.config.get("code_version"),
     }
     shown = "".join(f"<span>{name} <b>{clean(value)}</b></span>" for name, value in facts.items() if value)
+    cards = _loss_cards(record) + _figure_cards(record)
+    columns = -(-len(cards) // max(1, -(-len(cards) // MOST_COLUMNS)))  # rows of about equal length
     return (
         f'<p class="over">Training run</p><h1>{clean(record.name)}</h1><p class="facts">{shown}</p>'
-        f'<div class="cards">{"".join(_loss_cards(record) + _figure_cards(record))}</div>{_commands(record)}'
+        f'<div class="cards" style="--columns:{columns}">{"".join(cards)}</div>{_commands(record)}'
     )
 
 

@@ -40,7 +40,7 @@ h3{font-size:15px;margin:0;font-weight:620}
 .lead{color:var(--ink2);margin:0 0 20px;max-width:90ch}
 .facts{color:var(--ink2);margin:0 0 32px;display:flex;flex-wrap:wrap;gap:2px 22px}
 .facts b{font-weight:550;color:var(--ink)}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(148px,1fr));gap:14px}
+.cards{display:grid;grid-template-columns:repeat(var(--columns),1fr);gap:14px}
 .card,figure,.sample,.panel{background:var(--paper);border:1px solid var(--rule);border-radius:12px}
 .card{padding:14px 16px 12px;display:flex;flex-direction:column}
 .card .name{color:var(--ink2);font-size:13.5px}
@@ -96,6 +96,7 @@ font-size:13px;line-height:1.5;box-shadow:0 6px 22px rgba(0,0,0,.16);font-varian
 #tip i::before{content:"";display:inline-block;width:10px;height:4px;border-radius:2px;background:var(--c);
 margin-right:7px;vertical-align:middle}
 .cross{stroke:var(--ink3);stroke-dasharray:3 3}
+@media(max-width:900px){.cards{grid-template-columns:repeat(auto-fit,minmax(150px,1fr))}}
 @media(max-width:640px){main{padding:32px 16px 64px}.at,.stop{grid-template-columns:1fr;gap:8px}
 .row{grid-template-columns:1fr;gap:6px}.row button{justify-self:start}}
 @media print{body{background:#fff}.sample .prose{max-height:none}figure,.card,.sample,.stop{break-inside:avoid}

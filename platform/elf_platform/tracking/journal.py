@@ -24,7 +24,7 @@ class Journal:
 
     def append(self, line: Mapping[str, Any]) -> None:
         """One line in one write, handed to the operating system at once: it outlives the process. OSError on a full disk."""
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n")
+        self._file.write(json.dumps(line, allow_nan=False).encode("ascii") + b"\n")
         self._file.flush()
 
     def close(self) -> None:

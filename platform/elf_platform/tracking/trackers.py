@@ -51,6 +51,7 @@ class JournalTracker:
 
     def text(self, name: str, text: str, step: int) -> None:
         stem = re.sub(r"[^\w/-]+", "_", name).strip("/")
+        text = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate has no place in a file
         path = self._run_folder / "texts" / f"{stem}-{step:08d}.txt"
         count = 1
         while path.exists() and path.read_text("utf-8") != text:  # several texts of one name and step, such as warnings

@@ -141,6 +141,7 @@ def save(job: Training, step: int, meter: Meter) -> None:
     the end, where it raises OSError."""
     engine, context, root = job.engine, job.context, job.checkpoints
     problem: str | None = None
+    time_counts = meter.time_counts()
     if context.is_main:
         try:
             prepare_folder(root, step)
@@ -158,7 +159,7 @@ def save(job: Training, step: int, meter: Meter) -> None:
     errors = [item for item in everyone if isinstance(item, str)]
     if context.is_main:
         if not errors:
-            state = {**job.lineage, "counters": engine.updater.optimizer.counters, "time_counts": meter.histogram.tolist()}
+            state = {**job.lineage, "counters": engine.updater.optimizer.counters, "time_counts": time_counts}
             try:
                 commit(root, writing_folder(root, step), step, state, [item for item in everyone if item])
                 prune(root, job.config.train.keep)

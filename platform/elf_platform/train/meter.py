@@ -62,6 +62,11 @@ class Meter:
         self.skipped += result.skipped
         self._last = result
 
+    def time_counts(self) -> list[float]:
+        """Histogram of all training times so far, those since the last point included. All workers call it."""
+        pending = self.engine.all_reduce(self._times.to(self.device, copy=True))
+        return (self.histogram + pending.cpu().numpy()).tolist()
+
     def point(self, waited: float) -> dict[str, float]:
         """Figures since the last point. All workers call it; ``waited``: this worker's seconds without data so far."""
         seconds = time.perf_counter() - self._started

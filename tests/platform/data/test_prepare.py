@@ -287,8 +287,8 @@ def run_job(*arguments: str) -> "subprocess.Popen[str]":
 @pytest.mark.slow
 def test_job_killed_in_the_middle_gives_the_same_bytes_when_run_again(tmp_path: Path) -> None:
     """SIGKILL of the whole job while it tokenises; then a full run elsewhere as the reference, and the verdict of --verify."""
-    write_corpus(tmp_path / "corpus", files=10, documents=9000)
-    options = ("--data.paths", str(tmp_path / "corpus" / "*.jsonl"), "--data.shard_mb", "1", "--data.length", "64", "--workers", "1")
+    write_corpus(tmp_path / "corpus", files=8, documents=3000)
+    options = ("--data.paths", str(tmp_path / "corpus" / "*.jsonl"), "--data.shard_mb", "0.5", "--data.length", "64", "--workers", "1")
     job = run_job(*options, "--storage", str(tmp_path / "killed"))
     deadline = time.monotonic() + 120
     while not (done := list((tmp_path / "killed").glob("data/*/part-*.json"))):
@@ -297,7 +297,7 @@ def test_job_killed_in_the_middle_gives_the_same_bytes_when_run_again(tmp_path: 
     os.kill(job.pid, signal.SIGKILL)
     job.wait()
     folder = done[0].parent
-    assert not (folder / "manifest.json").exists() and len(list(folder.glob("part-*.json"))) < 10
+    assert not (folder / "manifest.json").exists() and len(list(folder.glob("part-*.json"))) < 8
 
     again = run_job(*options, "--storage", str(tmp_path / "killed"))
     said = again.communicate(timeout=120)[0]
@@ -308,14 +308,14 @@ def test_job_killed_in_the_middle_gives_the_same_bytes_when_run_again(tmp_path: 
         {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / name / "data" / folder.name).glob("*.arrow")}
         for name in ("killed", "whole")
     ]
-    assert files[0] == files[1] and len(files[0]) >= 10
+    assert files[0] == files[1] and len(files[0]) >= 9
     assert Manifest.load(folder) == Manifest.load(tmp_path / "whole" / "data" / folder.name)
 
     sound = run_job("--verify", str(folder))
     assert "every hash is as it was prepared" in sound.communicate(timeout=60)[0] and sound.returncode == 0
+    shown = run_job("--inspect", str(folder))
+    assert "tokens in a row" in shown.communicate(timeout=60)[0] and shown.returncode == 0
     shard = folder / "train-00003.arrow"
     shard.write_bytes(shard.read_bytes()[:-1] + b"!")
     damaged = run_job("--verify", str(folder))
     assert "train-00003.arrow was changed" in damaged.communicate(timeout=60)[0] and damaged.returncode == 1
-    shown = run_job("--inspect", str(folder))
-    assert "tokens in a row" in shown.communicate(timeout=60)[0] and shown.returncode == 0

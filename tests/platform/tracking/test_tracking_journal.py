@@ -43,6 +43,15 @@ def test_null_leaves_no_file_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_texts_of_one_name_and_step_are_all_kept_and_repeats_are_not_doubled(tmp_path: Path) -> None:
+    tracker = start_tracker(RunHandle(kind="jsonl"), tmp_path)
+    for text in ("first", "second \ud800", "first", "second \ud800"):
+        tracker.text("a warning", text, 5)
+    tracker.close()
+    found = {path.name: path.read_text() for path in (tmp_path / "texts").iterdir()}
+    assert found == {"a_warning-00000005.txt": "first", "a_warning-00000005-2.txt": "second ?"}
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_becomes_a_flag(tmp_path: Path, value: float) -> None:
     tracker = start_tracker(journal_handle("jsonl", tmp_path), tmp_path)

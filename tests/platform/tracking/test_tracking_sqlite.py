@@ -142,7 +142,7 @@ def test_a_server_that_is_down_costs_one_line_and_no_time(tmp_path: Path, capfd:
     assert time.monotonic() - before < 1.0
     tracker.close()
     assert finish(handle, tmp_path / "run", "FINISHED") is False
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
     kept = load_handle(tmp_path / "run")
     assert kept is not None and kept.pending and kept.end == "FINISHED" and kept.params == {"a": "1"}
     command = [sys.executable, "-m", "elf_platform.tracking", str(tmp_path / "run")]

@@ -1,0 +1,98 @@
+"""Recipes hold the published numbers (elf.md A.7, B and C.2) and build the published networks."""
+
+import inspect
+
+import pytest
+
+from elf_platform.cli import describe_run
+from elf_platform.config_io import diff_configs, flatten
+from elf_platform.recipes import DEFAULT, RECIPES
+
+OWT = ("owt-elf-b", "owt-elf-m", "owt-elf-l")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds_and_says_what_it_is(name: str) -> None:
+    config = RECIPES[name]()
+    assert config == RECIPES[name]()
+    assert config.name == ""
+    (line,) = (inspect.getdoc(RECIPES[name]) or "").splitlines()
+    assert 30 < len(line) < 120
+
+
+def test_the_default_exists() -> None:
+    assert DEFAULT in RECIPES
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "parameters", "matrices", "others"),
+    [
+        ("owt-elf-b", 95_085, 104_579_940, 58, 109),
+        ("owt-elf-m", 76_068, 342_540_036, 106, 205),
+        ("owt-elf-l", 57_051, 652_103_332, 138, 269),
+    ],
+)
+def test_the_published_models(name: str, steps: int, parameters: int, matrices: int, others: int) -> None:
+    config = RECIPES[name]()
+    assert config.train.steps == steps
+    shown = describe_run(config, vocab_size=32_100, channels=512)
+    assert f"parameters: {parameters:,};" in shown
+    assert f"\nmuon: {matrices} tensors" in shown
+    assert f"\nadam: {others} tensors" in shown
+
+
+@pytest.mark.parametrize("name", OWT)
+def test_the_published_setting(name: str) -> None:
+    config = RECIPES[name]()
+    published = {
+        "train.global_batch": 512,
+        "train.precision": "bf16",
+        "data.length": 1024,
+        "data.packing": "document",
+        "data.tokenizer.source": "hub:google-t5/t5-small",
+        "codec.kind": "t5",
+        "codec.source": "hub:google-t5/t5-small",
+        "codec.latent_mean": 0.0,
+        "codec.latent_std": 0.2,
+        "optim.name": "muon",
+        "optim.lr": 2e-3,
+        "optim.momentum": 0.95,
+        "optim.betas": [0.9, 0.999],
+        "optim.eps": 1e-8,
+        "optim.weight_decay": 0.0,
+        "optim.clip_norm": 1.0,
+        "optim.warmup_steps": 9_508,
+        "optim.decay": "constant",
+        "optim.ema_decay": 0.9999,
+        "process.kind": "elf",
+        "process.noise_scale": 2.0,
+        "process.time_mean": -1.5,
+        "process.time_std": 0.8,
+        "process.t_eps": 0.05,
+        "process.decoder_prob": 0.2,
+        "process.decoder_level_mean": 0.8,
+        "process.decoder_level_std": 0.8,
+        "process.decoder_noise_scale": 5.0,
+        "process.self_cond_prob": 0.5,
+        "process.guidance_min": 0.5,
+        "process.guidance_max": 5.0,
+        "process.loss_on_padding": False,
+        "network.bottleneck": 128,
+        "network.prefix_tokens": 4,
+        "network.dropout": 0.0,
+        "network.rope_theta": 1e4,
+        "sample.sampler": "sde",
+        "sample.steps": 32,
+        "sample.gamma": 1.5,
+        "sample.guidance": 3.0,
+        "sample.grid": "logit-normal",
+    }
+
+    flat = flatten(config)
+    assert {path: flat[path] for path in published} == published
+
+
+def test_the_small_recipes_differ_in_the_process_alone() -> None:
+
+    lines = diff_configs(RECIPES["tiny"](), RECIPES["ar-tiny"]())
+    assert [line.split(":")[0] for line in lines] == ["codec.kind", "process.kind"]

@@ -1,0 +1,191 @@
+"""The private cluster: quiet, closed to others, and gone afterwards; and the cluster that a submitted job joins."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from elf_platform.environment import prepare_environment
+from elf_platform.recipes import tiny
+from elf_platform.runtime import Cluster, _join, connect, ray_temp, usable_cpus
+
+ROOT = Path(__file__).resolve().parents[2]
+RAY = Path(sys.executable).with_name("ray")
+
+
+def test_a_connected_process_stays_connected(ray_cluster: Cluster) -> None:
+    with connect(tiny()) as cluster:
+        assert cluster == Cluster(nodes=1, cpus=2.0, gpus=ray_cluster.gpus, local=False)
+    import ray
+
+    assert ray.is_initialized()
+    assert ray_cluster.local
+
+
+def test_a_dashboards_address_is_explained() -> None:
+    with pytest.raises(ConnectionError, match="submit this command as a job"):
+        _join("http://127.0.0.1:8265")
+
+
+def test_temporary_folders_go_also_those_of_the_dead() -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = Path(f"/tmp/elf-ray-{dead.pid}-left")
+    living = Path(f"/tmp/elf-ray-{os.getpid()}-living")
+    left.mkdir()
+    living.mkdir()
+    try:
+        with ray_temp() as folder:
+            assert folder.is_dir() and len(str(folder)) < 40
+            assert not left.exists() and living.exists()
+        assert not folder.exists()
+    finally:
+        living.rmdir()
+
+
+def test_usable_cpus() -> None:
+    assert 1 <= usable_cpus() <= (os.cpu_count() or 1)
+
+
+def environment_after(env: dict[str, str], home: Path, before: str = "") -> dict[str, str]:
+    """RAY_AUTH_* in a fresh process after importing elf_platform."""
+    code = f"{before}\nimport os, elf_platform\nprint(*[f'{{k}}={{v}}' for k, v in os.environ.items() if k.startswith('RAY_AUTH')])"
+    clean = {"PYTHONPATH": str(ROOT / "platform"), "PATH": "/usr/bin:/bin", "HOME": str(home)} | env
+    done = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return dict(item.split("=", 1) for item in done.stdout.split())
+
+
+def test_authentication_is_explicit(tmp_path: Path) -> None:
+    own = environment_after({}, tmp_path)
+    assert own["RAY_AUTH_MODE"] == "token" and len(own["RAY_AUTH_TOKEN"]) == 64
+    assert environment_after({}, tmp_path)["RAY_AUTH_TOKEN"] != own["RAY_AUTH_TOKEN"]
+    assert environment_after({"RAY_AUTH_MODE": "disabled"}, tmp_path) == {"RAY_AUTH_MODE": "disabled"}
+    # A cluster to join: only with a token at hand.
+    join = {"RAY_ADDRESS": "10.0.0.1:6379"}
+    assert environment_after(join, tmp_path) == {}
+    assert environment_after(join | {"RAY_AUTH_TOKEN": "t"}, tmp_path) == {"RAY_AUTH_TOKEN": "t", "RAY_AUTH_MODE": "token"}
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    assert environment_after(join, tmp_path) == {"RAY_AUTH_MODE": "token"}
+    # Ray has read the mode already: changing it now would only make the two disagree.
+    assert environment_after({}, tmp_path, before="import ray") == {}
+
+
+def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "0")
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
+    prepare_environment()
+    assert os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] == "0"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+PRIVATE = """
+import os, time
+from elf_platform.recipes import tiny
+from elf_platform.runtime import connect
+with connect(tiny()) as cluster:
+    import ray
+    @ray.remote
+    def where():
+        import elf, elf_platform.train.loop
+        return elf.__file__
+    assert cluster.local and cluster.cpus >= 1, cluster
+    print(ray.get(where.remote()))
+    print(ray._private.worker._global_node.get_session_dir_path())
+"""
+
+
+@pytest.mark.slow
+def test_a_private_cluster_leaves_nothing_behind(tmp_path: Path) -> None:
+    home, cwd = tmp_path / "home", tmp_path / "cwd"
+    home.mkdir()
+    cwd.mkdir()
+    # Relative entries, as in `PYTHONPATH=platform:model`, must hold for workers that change their folder.
+    relative = os.pathsep.join(os.path.relpath(ROOT / part, cwd) for part in ("platform", "model"))
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"HOME": str(home), "PYTHONPATH": relative}
+    done = subprocess.run([sys.executable, "-c", PRIVATE], env=clean, cwd=cwd, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    imported, session = done.stdout.split()
+    assert Path(imported) == ROOT / "model" / "elf" / "__init__.py"
+    assert session.startswith("/tmp/elf-ray-") and not Path(session).exists()
+    assert not (home / ".ray").exists()
+    assert done.stderr == ""
+
+
+JOB = """
+import elf
+from elf_platform.recipes import tiny
+from elf_platform.runtime import connect
+with connect(tiny()) as cluster:
+    import ray
+    @ray.remote
+    def where():
+        import elf_platform
+        return elf_platform.__file__
+    print("driver", elf.__file__)
+    print("worker", ray.get(where.remote()))
+    print("joined", not cluster.local, int(cluster.cpus))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def head_node(env: dict[str, str], temp: Path) -> Iterator[str]:
+    """A head started as on a real cluster; the address of its dashboard. Ends its own processes alone."""
+    port, dashboard, client = free_port(), free_port(), free_port()
+    command = [
+        str(RAY), "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+        "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0", "--num-cpus=2", f"--temp-dir={temp}",
+    ]  # fmt: skip
+    log = temp / "head.log"
+    with log.open("wb") as out:
+        head = subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        for _ in range(240):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", dashboard), timeout=1):
+                break
+            assert head.poll() is None, log.read_text()
+            time.sleep(0.25)
+        yield f"http://127.0.0.1:{dashboard}"
+    finally:
+        head.send_signal(signal.SIGTERM)
+        try:
+            head.wait(30)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(head.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_submitted_job_joins_with_the_token(tmp_path: Path) -> None:
+    """The README's way: token authentication, the checkout uploaded, the packages found by runtime-env.yaml."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"RAY_USAGE_STATS_ENABLED": "0"}
+    clean.pop("PYTHONPATH", None)
+    (tmp_path / "home").mkdir()
+    clean["HOME"] = str(tmp_path / "home")
+    secret = clean | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+    with ray_temp() as temp, head_node(secret, temp) as address:
+        submit = [str(RAY), "job", "submit", "--address", address, "--working-dir", ".", "--runtime-env", "runtime-env.yaml"]
+        refused = subprocess.run(
+            [*submit, "--", "python", "-c", "1"], env=clean, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert refused.returncode != 0 and "token" in (refused.stdout + refused.stderr).lower()
+        done = subprocess.run([*submit, "--", sys.executable, "-c", JOB], env=secret, cwd=ROOT, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith(("driver ", "worker ", "joined ")))
+    assert "working_dir_files" in said["driver"] and said["driver"].endswith("/model/elf/__init__.py")
+    assert "working_dir_files" in said["worker"] and said["worker"].endswith("/platform/elf_platform/__init__.py")
+    assert said["joined"] == "True 2"

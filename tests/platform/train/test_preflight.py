@@ -1,0 +1,73 @@
+"""What cannot run is refused before any work, with the sum."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from elf_platform.config import EngineConfig, RunConfig, TrainConfig
+from elf_platform.runtime import Cluster
+from elf_platform.train.preflight import check_disk, check_memory, memory_per_worker, place
+
+Config = Callable[..., RunConfig]
+
+
+def workers(config: RunConfig, count: int, zero: int = 0, **train: object) -> RunConfig:
+    return replace(config, train=replace(config.train, workers=count, **train), engine=EngineConfig(kind="deepspeed", zero=zero))
+
+
+def cluster(cpus: float = 2, gpus: float = 0, *, local: bool = True) -> Cluster:
+    return Cluster(nodes=1, cpus=cpus, gpus=gpus, local=local)
+
+
+def test_more_workers_than_the_cluster_has(config_of: Config) -> None:
+    with pytest.raises(ValueError, match=r"4 x 1 CPU threads = 4 CPUs, but the cluster has 2; lower train.workers to at most 2"):
+        place(workers(config_of(), 4), cluster())
+    with pytest.raises(ValueError, match=r"needs 8 GPUs, but the cluster has 2"):
+        place(workers(config_of(), 8, gpu="on"), cluster(64, 2, local=False))
+    with pytest.raises(ValueError, match=r"2 x 3 CPU threads = 6 CPUs, .* or train.threads to at most 2"):
+        place(workers(config_of(), 2, threads=3), cluster(4))
+
+
+def test_an_autoscaled_cluster_may_grow(config_of: Config) -> None:
+    assert place(workers(config_of(), 8, gpu="on"), cluster(4, 0, local=False), most={"GPU": 8.0, "CPU": 100.0}).use_gpu
+
+
+def test_threads_divide_the_machine_and_gpus_are_used_when_there_are_enough(config_of: Config) -> None:
+    assert place(workers(config_of(), 2), cluster(8)).threads == 4
+    assert not place(workers(config_of(), 2), cluster(8, 1)).use_gpu
+    assert place(workers(config_of(), 2), cluster(8, 2)).use_gpu
+    assert not place(workers(config_of(), 2, gpu="off"), cluster(8, 2)).use_gpu
+
+
+def test_memory_is_summed_by_stage(config_of: Config) -> None:
+    base = config_of()
+    sums = [memory_per_worker(1_000_000, workers(base, 4, zero))[0] for zero in range(4)]
+    # Muon: weights 4 + gradients 4 + average 4 + momentum 4.4 bytes per parameter; ZeRO adds a master copy of 4/W and divides.
+    assert sums[0] == pytest.approx(16.4e6)
+    assert sums[1] == pytest.approx((4 + 4 + (4 + 8.4) / 4) * 1e6)
+    assert sums[2] == pytest.approx((4 + (4 + 4 + 8.4) / 4) * 1e6)
+    assert sums[3] == pytest.approx((4 + 4 + 4 + 8.4) / 4 * 1e6)
+    with pytest.raises(ValueError, match=r"16\.40 GB per worker .* 4 of them .* need 65\.60 GB, but 24\.00 GB"):
+        check_memory(1_000_000_000, workers(base, 4), available=24e9, per_machine=4)
+    assert "= 16.40 GB" in check_memory(1_000_000_000, workers(base, 4), available=80e9, per_machine=4)
+
+
+def test_disk_is_summed(config_of: Config, tmp_path: Path) -> None:
+    config = replace(config_of(), train=replace(config_of().train, keep=2))
+    with pytest.raises(ValueError, match=r"3 checkpoints of 12\.40 GB \+ artefact 4\.00 GB = 41\.20 GB, but .* has 10\.00 GB free"):
+        check_disk(1_000_000_000, config, tmp_path, free=10e9)
+    assert "41.20 GB" in check_disk(1_000_000_000, config, tmp_path / "not" / "yet", free=50e9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"global_batch": 10, "workers": 4}, r"does not divide among train.workers 4: 10 = 4 \* 2 \+ 2; use 8"),
+        ({"global_batch": 8, "workers": 2, "micro_batch": 3}, "use a divisor of 4"),
+        ({"steps": 0}, "at least 1"),
+    ],
+)
+def test_a_batch_that_does_not_divide(settings: dict[str, int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        TrainConfig(**settings)
