@@ -1,8 +1,8 @@
 """Text in; tokenised, packed and hashed shards with a manifest out.
 
-    python jobs/prepare.py [RECIPE] [--data.paths my/*.txt --data.length 256 ...] [--workers N]
-    python jobs/prepare.py --inspect FOLDER
-    python jobs/prepare.py --verify FOLDER
+python jobs/prepare.py [RECIPE] [--data.paths my/*.txt --data.length 256 ...] [--workers N]
+python jobs/prepare.py --inspect FOLDER
+python jobs/prepare.py --verify FOLDER
 """
 
 import argparse

@@ -5,6 +5,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import inspect
 import io
 import logging
@@ -14,19 +15,24 @@ import shutil
 import sys
 import textwrap
 import traceback
+import typing
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tyro
 
 from elf.codecs import CODECS
+from elf.optim import describe_groups
 from elf.processes import PROCESSES
 from elf_platform.config import RunConfig
 from elf_platform.config_io import default_name, flatten, read_config, resolve, unknown_key
 from elf_platform.recipes import DEFAULT, RECIPES
+from elf_platform.sizes import expected_sizes, shape_network
+
+T = TypeVar("T")
 
 _KINDS = {"--codec": CODECS, "--process": PROCESSES}
 
@@ -73,8 +79,19 @@ def parse_run_config(argv: Sequence[str], *, prog: str = "python jobs/pretrain.p
     if words.help:
         _print_help(base, recipe, prog, summary)
         raise SystemExit(0)
-    config = resolve(_apply(base, words.settings), recipe)
+    known = [path for path in flatten(base) if path not in ("codec.kind", "process.kind")]
+    config = resolve(_tyro(RunConfig, base, words.settings, known), recipe)
     return ParsedRun(config=config, recipe=recipe, print_only=words.print_only)
+
+
+def parse_settings(cls: type[T], argv: Sequence[str], *, prog: str, summary: str = "") -> T:
+    """A job's own settings, a dataclass that is no RunConfig, with the same refusals: ValueError in one sentence.
+
+    Prints the help and raises SystemExit(0) when asked for it.
+    """
+    if {"-h", "--help"} & set(argv):
+        tyro.cli(cls, args=["--help"], prog=prog, description=summary or None, config=_TYRO, use_underscores=True)
+    return _tyro(cls, None, argv, [field.name for field in dataclasses.fields(typing.cast(Any, cls))])
 
 
 def run_main(main: Callable[[list[str]], int | None]) -> None:
@@ -132,24 +149,18 @@ def error_paragraph(error: BaseException) -> str:
 def describe_run(config: RunConfig, *, vocab_size: int | None = None, channels: int | None = None) -> str:
     """For --print: the resolved settings, then each tensor with the optimiser that moves it, and the number of parameters.
 
-    Without ``vocab_size`` and ``channels`` they are guessed from the settings; sizes that only the data or a pretrained encoder
-    decide are then those of the published models, and the text says so.
+    Without ``vocab_size`` and ``channels`` they are the expected ones, and the text says so.
     """
-    import torch
-
-    from elf.optim import describe_groups
-
-    given = vocab_size is not None and channels is not None
-    vocab_size = vocab_size or (config.data.tokenizer.vocab_size if config.data.tokenizer.source in ("bpe", "unigram") else 32_100)
-    channels = channels or getattr(config.codec, "channels", 512)
-    with torch.device("meta"):  # shapes alone: no memory, no time
-        network = config.process.build_network(
-            config.network, vocab_size=vocab_size, channels=channels, length=config.data.length, precision=config.train.precision
-        )
+    expected = expected_sizes(config)
+    network = shape_network(config, vocab_size=vocab_size or expected[0], channels=channels or expected[1])
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
-    total = sum(parameter.numel() for parameter in network.parameters())
     settings = "\n".join(f"{path} = {value}" for path, value in flatten(config).items())
-    sizes = f"vocabulary {vocab_size:,}" + (f", {channels} channels" if config.process.needs_codec else "") + ("" if given else " (before the data is prepared)")
+    sizes = f"vocabulary {vocab_size or expected[0]:,}"
+    if config.process.needs_codec:
+        sizes += f", {channels or expected[1]} channels"
+    if vocab_size is None or channels is None:
+        sizes += " (before the data is prepared)"
+    total = sum(parameter.numel() for parameter in network.parameters())
     return f"{settings}\n\n{describe_groups(shapes, config.optim)}\nparameters: {total:,}; {sizes}"
 
 
@@ -218,21 +229,22 @@ def _from_file(path: Path) -> tuple[str, RunConfig]:
     return recipe, config
 
 
-def _apply(base: RunConfig, settings: list[str]) -> RunConfig:
-    """``base`` with the settings of the command line; tyro parses the values by the types of the fields."""
+def _tyro(cls: type[T], default: T | None, words: Sequence[str], known: Sequence[str]) -> T:
+    """What ``words`` make of ``cls``; tyro parses the values by the types of the fields, and its refusals become ValueErrors."""
     said = io.StringIO()
+    start = tyro.MISSING_NONPROP if default is None else default
     try:
         with contextlib.redirect_stderr(said):
-            config, unknown = tyro.cli(
-                RunConfig, default=base, args=settings, config=_TYRO, use_underscores=True, return_unknown_args=True
+            settings, unknown = tyro.cli(
+                cls, default=start, args=words, config=_TYRO, use_underscores=True, return_unknown_args=True
             )
     except SystemExit as stop:
-        # tyro prints a box and exits; a contradiction that RunConfig found is the context of the exit, whole and unwrapped.
+        # tyro prints a box and exits; a contradiction that the settings found is the context of the exit, whole and unwrapped.
         context = stop.__context__
         raise ValueError(str(context) if isinstance(context, ValueError) else _unbox(said.getvalue())) from None
     if unknown:
-        raise ValueError(_unknown_word(unknown[0], base))
-    return config
+        raise ValueError(_unknown_word(unknown[0], known))
+    return settings
 
 
 def _unbox(text: str) -> str:
@@ -244,15 +256,12 @@ def _unbox(text: str) -> str:
     return message or "the command line could not be read; --help lists every setting"
 
 
-def _unknown_word(word: str, base: RunConfig) -> str:
+def _unknown_word(word: str, known: Sequence[str]) -> str:
+    if word in RECIPES:
+        return f"the recipe {word} must come first, before the settings"
     if not word.startswith("-"):
-        return (
-            f"unexpected word {word!r}: the recipe comes first, and every setting is written --name value; --help lists them"
-            if word not in RECIPES
-            else f"the recipe {word} must come first, before the settings"
-        )
+        return f"unexpected word {word!r}: settings are written --name value; --help lists them"
     name = word.lstrip("-").split("=")[0].replace("-", "_")
-    known = [path for path in flatten(base) if path not in ("codec.kind", "process.kind")]
     return f"{unknown_key(name, known)} --help lists every setting."
 
 

@@ -52,9 +52,10 @@ T = TypeVar("T")
 def to_dict(value: Any) -> Any:
     """The plain form (dicts, lists, numbers, strings) of a settings dataclass; members of a union carry their "kind" first."""
     if dataclasses.is_dataclass(value):
-        kind = {"kind": type(value).kind} if _is_registered(type(value)) else {}
+        kinds = [kind for registry in _REGISTRIES.values() for kind, cls in registry.items() if cls is type(value)]
+        plain = {"kind": kinds[0]} if kinds else {}
         hints = _hints(type(value))
-        return kind | {f.name: _plain(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value) if f.init}
+        return plain | {f.name: _plain(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value) if f.init}
     return _plain(value, type(value))
 
 
@@ -175,10 +176,6 @@ _ABSENT = _Absent()
 
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
-
-
-def _is_registered(cls: type) -> bool:
-    return any(cls in registry.values() for registry in _REGISTRIES.values())
 
 
 def _join(path: str, key: str) -> str:

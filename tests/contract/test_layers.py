@@ -47,9 +47,8 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {
-    module_name(path): list(imports_in(ast.parse(path.read_text(encoding="utf-8")))) for root in ROOTS for path in sorted(root.rglob("*.py"))
-}
+SOURCES = [path for root in ROOTS for path in sorted(root.rglob("*.py"))]
+MODULES = {module_name(path): list(imports_in(ast.parse(path.read_text(encoding="utf-8")))) for path in SOURCES}
 
 
 def belongs(module: str, *packages: str) -> bool:

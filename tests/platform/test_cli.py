@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 import ray
+import tyro
 from ray.exceptions import RayTaskError, WorkerCrashedError
 from ray.train import ControllerError, WorkerGroupError
 
 from elf.codecs import CODECS, OwnConfig, T5Config, TableConfig
 from elf.processes import PROCESSES, Autoregressive, EmbeddedFlow
-from elf_platform.cli import ParsedRun, describe_run, error_paragraph, parse_run_config, root_cause, run_main
+from elf_platform.cli import ParsedRun, describe_run, error_paragraph, parse_run_config, parse_settings, root_cause, run_main
 from elf_platform.config import RunConfig
 from elf_platform.config_io import config_hash, flatten, write_config
 from elf_platform.recipes import RECIPES, tiny
@@ -162,8 +163,9 @@ def test_every_setting_is_explained() -> None:
         assert isinstance(definition, ast.ClassDef)
         hints = typing.get_type_hints(cls)
         for field, after in zip(definition.body, [*definition.body[1:], ast.Pass()], strict=True):
-            if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name) or "ClassVar" in ast.unparse(field.annotation):
+            if not isinstance(field, ast.AnnAssign) or "ClassVar" in ast.unparse(field.annotation):
                 continue
+            assert isinstance(field.target, ast.Name)
             hint = hints[field.target.id]
             if dataclasses.is_dataclass(hint):
                 queue += [hint] if hint not in queue else []
@@ -191,6 +193,34 @@ def test_a_run_is_described() -> None:
     assert "optim.name = muon" in text and "\nmuon: " in text and "\nadam: " in text and "parameters: " in text
     assert "before the data is prepared" in text
     assert "before the data is prepared" not in describe_run(tiny(), vocab_size=100, channels=8)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of a job of its own."""
+
+    run: tyro.conf.Positional[Path]
+    """A folder."""
+    count: int = 8
+    """How many."""
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count is {self.count}, but must be at least 1")
+
+
+def test_settings_of_a_job(capsys: pytest.CaptureFixture[str]) -> None:
+    def settings(line: str) -> Settings:
+        return parse_settings(Settings, line.split(), prog="job", summary="Does it.")
+
+    assert settings("a/b --count 3") == Settings(run=Path("a/b"), count=3)
+    for line, says in {"": "run", "a --cuont 3": "did you mean count?", "a --count x": "--count", "a --count 0": "at least 1"}.items():
+        with pytest.raises(ValueError, match=says.replace("?", "[?]")):
+            settings(line)
+    with pytest.raises(SystemExit) as stop:
+        settings("--help")
+    assert stop.value.code == 0
+    assert "Does it." in (text := capsys.readouterr().out) and "How many." in text
 
 
 # Errors ----------------------------------------------------------------------------------------------------------------------

@@ -31,7 +31,6 @@ from elf_platform.config_io import (
 )
 from elf_platform.recipes import RECIPES, tiny
 
-
 BASE = RunConfig(codec=OwnConfig(), process=EmbeddedFlow())
 
 

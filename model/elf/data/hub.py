@@ -23,8 +23,8 @@ def hub_reachable(timeout: float = 5.0) -> bool:
     answered: list[bool] = []
 
     def ask() -> None:
-        request = urllib.request.Request(os.environ.get("HF_ENDPOINT") or _DEFAULT_ENDPOINT, method="HEAD")
         try:
+            request = urllib.request.Request(os.environ.get("HF_ENDPOINT") or _DEFAULT_ENDPOINT, method="HEAD")
             urllib.request.urlopen(request, timeout=timeout).close()
         except urllib.error.HTTPError:
             pass  # an answer all the same

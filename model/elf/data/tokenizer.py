@@ -220,13 +220,14 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
 def _settled(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     """A trained Unigram tokenizer with what differs from run to run taken out.
 
-    The trainer walks hash maps: scores differ in the last bits, and bytes that the text does not hold get tiny penalties in a
-    random order. Scores are rounded, those bytes share one score, and ids follow (score, piece).
+    The trainer walks hash maps: scores differ in the last bits, and bytes that the text does not hold get the lowest score plus
+    0.0001, 0.0002 and so on in a random order. Scores are rounded, those bytes share the lowest score, and ids follow (score, piece).
     """
     content = json.loads(backend.to_str())
     special, pieces = content["model"]["vocab"][: len(SPECIAL_TOKENS)], content["model"]["vocab"][len(SPECIAL_TOKENS) :]
-    lowest = min((score for piece, score in pieces if len(piece) > 1), default=0.0)
-    scores = {piece: round(score if score >= lowest else lowest - 1, 4) for piece, score in pieces}
+    lowest = min(score for _, score in pieces)
+    unseen = lowest + 0.0001 * (_ALPHABET + 1)
+    scores = {piece: round(lowest if len(piece) == 1 and score < unseen else score, 4) for piece, score in pieces}
     content["model"]["vocab"] = special + sorted(scores.items(), key=lambda item: (-item[1], item[0]))
     return tokenizers.Tokenizer.from_str(json.dumps(content))
 

@@ -128,13 +128,18 @@ def _docstrings(source: Source) -> Iterator[str]:
         if topics.is_file():  # the language reference, as a dictionary of long strings in single quotes
             yield from _long_constants(topics.read_bytes())
     for path in _source_files(source.root):
-        text = path.read_text(encoding="utf-8", errors="ignore")
-        # Modules that hold the documentation of compiled functions have it in the arguments of calls.
-        pattern = _STRING if path.stem.endswith(("_docs", "_add_newdocs")) else _DOCSTRING
-        for match in pattern.finditer(text):
-            literal = match.group(1)
-            if len(literal) >= _MIN_DOCUMENT:
-                yield _value(literal)
+        yield from docstrings_of(path)
+
+
+def docstrings_of(path: Path) -> Iterator[str]:
+    """Long docstrings of a Python or Cython file, as written; all long strings of a file that documents compiled functions."""
+    text = path.read_text(encoding="utf-8", errors="ignore")
+    # Documentation of compiled functions stands in the arguments of calls.
+    pattern = _STRING if path.stem.endswith(("_docs", "_add_newdocs")) else _DOCSTRING
+    for match in pattern.finditer(text):
+        literal = match.group(1)
+        if len(literal) >= _MIN_DOCUMENT:
+            yield _value(literal)
 
 
 def _source_files(root: Path) -> Iterator[Path]:

@@ -18,6 +18,7 @@ _FORMATS: dict[str, FileFormat] = {".txt": "txt", ".jsonl": "jsonl", ".ndjson": 
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 _MAGIC = re.compile(r"[*?\[]")
 _REMOTE_MAGIC = re.compile(r"[*\[]")  # in a URI the question mark starts the query
+_RETRY_SECONDS = 30  # Google's client keeps asking an unreachable server for a quarter of an hour by default
 KNOWN_TYPES = ".txt, .jsonl and .ndjson (each also .gz or .zst), .parquet, .arrow"
 
 
@@ -56,9 +57,8 @@ def find_files(pattern: str) -> list[FoundFile]:
         pattern = urllib.parse.unquote(urllib.parse.urlsplit(pattern).path)
     found = _find_remote(pattern) if "://" in pattern else _find_local(os.path.abspath(os.path.expanduser(pattern)))
     if not found:
-        raise FileNotFoundError(
-            f"data.paths has {pattern!r}, but nothing matches it; check the path (relative paths start in {os.getcwd()})"
-        )
+        hint = "the address" if "://" in pattern else f"the path (relative ones start in {os.getcwd()})"
+        raise FileNotFoundError(f"data.paths has {pattern!r}, but nothing matches it; check {hint}")
     known = [file for uri, info in found for file in _typed(uri, info)]
     if not known:
         names = ", ".join(sorted(os.path.basename(_bare(uri)) for uri, _ in found)[:3])
@@ -73,8 +73,8 @@ def open_file(uri: str) -> pa.NativeFile:
     """The file for reading at any place. Raises OSError when it is gone or may not be read."""
     if "://" not in uri:
         return pa.OSFile(uri, "rb")
-    filesystem, root, query = _filesystem(uri)
-    return filesystem.open_input_file(_inside(uri, root, query))
+    filesystem, root = _filesystem(uri)
+    return filesystem.open_input_file(_inside(uri, root))
 
 
 def open_stream(uri: str, compression: Compression) -> pa.NativeFile:
@@ -89,17 +89,20 @@ def glob_filesystem(filesystem: pafs.FileSystem, pattern: str) -> list[pafs.File
     fixed = next(i for i, part in enumerate(parts) if _REMOTE_MAGIC.search(part))
     deep = fixed < len(parts) - 1 or parts[-1] == "**"
     selector = pafs.FileSelector("/".join(parts[:fixed]), allow_not_found=True, recursive=deep)
-    wanted = re.compile("/".join(_component(part) for part in parts).replace("(?:.*/)?/", "(?:.*/)?"))
+    wanted = re.compile("".join(_component(part, last=i == len(parts) - 1) for i, part in enumerate(parts)))
     infos = filesystem.get_file_info(selector)
     files = [info for info in infos if info.type == pafs.FileType.File and wanted.fullmatch(info.path)]
     return sorted(files, key=lambda info: str(info.path))
 
 
-def _component(part: str) -> str:
+def _component(part: str, *, last: bool) -> str:
+    """One step of a glob as a regular expression; wild cards leave hidden names out, as in a shell."""
+    visible = r"(?!\.)[^/]+"
     if part == "**":
-        return "(?:.*/)?"
+        return f"(?:{visible}/)*{visible if last else ''}"
     translated = re.sub(r"\\\[(!?)([^\]]+?)\\\]", _character_class, re.escape(part).replace(r"\*", "[^/]*"))
-    return translated if part.startswith(".") else r"(?!\.)" + translated
+    hidden = "" if part.startswith(".") else r"(?!\.)"
+    return hidden + translated + ("" if last else "/")
 
 
 def _character_class(match: re.Match[str]) -> str:
@@ -142,43 +145,51 @@ def _walk(folder: str) -> Iterator[str]:
 
 
 def _find_remote(uri: str) -> list[tuple[str, tuple[int, int]]]:
-    filesystem, root, query = _filesystem(uri)
-    path = _inside(uri, root, query)
+    filesystem, root = _filesystem(uri)
+    path = _inside(uri, root)
     try:
         if _REMOTE_MAGIC.search(path):
             infos = glob_filesystem(filesystem, path)
         else:
             info = filesystem.get_file_info(path)
             if info.type == pafs.FileType.Directory:
-                infos = glob_filesystem(filesystem, path.rstrip("/") + "/**/*")
+                infos = glob_filesystem(filesystem, path + "/**/*")
             else:
                 infos = [info] if info.type == pafs.FileType.File else []
     except OSError as error:
         raise ValueError(
             f"data.paths has {uri!r}, but it cannot be listed ({error}); check the address, the credentials and the network"
         ) from error
-    start = uri.partition("://")[0] + "://" + uri.partition("://")[2].partition("/")[0]
+    scheme, location, query = _split(uri)
+    start = f"{scheme}://{location.partition('/')[0]}"
     return [(f"{start}/{info.path[len(root) :].lstrip('/')}{query}", (info.size or 0, info.mtime_ns or 0)) for info in infos]
 
 
-def _filesystem(uri: str) -> tuple[pafs.FileSystem, str, str]:
-    """The filesystem of a URI, the path in it that stands for the URI's authority, and the query with its question mark."""
-    scheme, _, rest = uri.partition("://")
-    location, mark, query = rest.partition("?")
+def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The filesystem of a URI and the path in it that stands for the URI's authority."""
+    scheme, location, query = _split(uri)
+    if scheme in ("gs", "gcs") and "retry_limit_seconds" not in query:
+        query += f"{'&' if query else '?'}retry_limit_seconds={_RETRY_SECONDS}"
     try:
-        filesystem, root = pafs.FileSystem.from_uri(f"{scheme}://{location.partition('/')[0]}/{mark}{query}")
+        filesystem, root = pafs.FileSystem.from_uri(f"{scheme}://{location.partition('/')[0]}/{query}")
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"data.paths has {uri!r}, but that filesystem cannot be opened ({error}); use a local path, or a URI that pyarrow "
-            "knows such as s3://BUCKET/PATH or gs://BUCKET/PATH"
+            f"data.paths has {uri!r}, but that filesystem cannot be opened ({error}); use a local path, download the "
+            "files first, or use a URI that pyarrow knows such as s3://BUCKET/PATH or gs://BUCKET/PATH"
         ) from error
-    return filesystem, root.rstrip("/"), mark + query
+    return filesystem, root.rstrip("/")
 
 
-def _inside(uri: str, root: str, query: str) -> str:
+def _inside(uri: str, root: str) -> str:
     """A URI's path inside its filesystem; taken as it is written, so that keys with percent signs stay what they are."""
-    location = uri.partition("://")[2].removesuffix(query) if query else uri.partition("://")[2]
-    return f"{root}/{location.partition('/')[2]}"
+    return f"{root}/{_split(uri)[1].partition('/')[2]}".rstrip("/")
+
+
+def _split(uri: str) -> tuple[str, str, str]:
+    """Scheme, authority with path, and query with its question mark."""
+    scheme, _, rest = uri.partition("://")
+    location, mark, query = rest.partition("?")
+    return scheme, location, mark + query
 
 
 def _bare(uri: str) -> str:

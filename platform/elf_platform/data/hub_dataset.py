@@ -54,8 +54,8 @@ def _load(uri: str) -> Any:
     except ImportError as error:
         raise ValueError(f"{uri} needs the package datasets, which is not installed; install it, or {_ADVICE}") from error
     reachable = hub_reachable()
-    if not reachable:
-        datasets.config.HF_HUB_OFFLINE = True  # read at import only; without it a dead network is retried for minutes
+    before = datasets.config.HF_HUB_OFFLINE  # the environment is read at import only
+    datasets.config.HF_HUB_OFFLINE = not reachable  # online, the library would retry a dead network for minutes
     try:
         return datasets.load_dataset(name, where[0] if len(where) == 2 else None, split=where[-1] if where else "train")
     except Exception as error:  # network, permission, naming and format errors of several libraries
@@ -64,3 +64,5 @@ def _load(uri: str) -> Any:
         else:
             why = ("HF_HUB_OFFLINE is set" if hub_offline() else "the hub does not answer") + ", and it is not in the local cache"
         raise ValueError(f"the data set {uri} could not be loaded: {why}; {_ADVICE}") from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before

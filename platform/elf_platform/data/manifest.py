@@ -134,8 +134,7 @@ class Manifest:
         if not path.is_file():
             what = "the preparation did not finish" if folder.is_dir() else "the folder does not exist"
             raise FileNotFoundError(
-                f"{folder} holds no prepared data ({FILE} is missing: {what}); run jobs/prepare.py, "
-                "which goes on where it stopped"
+                f"{folder} holds no prepared data ({FILE} is missing: {what}); run jobs/prepare.py, which goes on from there"
             )
         again = f"delete {path} and run jobs/prepare.py again with the same settings: shards that are intact are kept"
         try:

@@ -27,7 +27,7 @@ from elf_platform.data.manifest import CorpusCounts, Manifest, SplitCounts, iden
 from elf_platform.data.progress import ProgressLine
 from elf_platform.data.sample import sample_text
 from elf_platform.data.shards import ShardRecord, Split, hash_problem, size_problem
-from elf_platform.data.split import LEFT_OUT, SplitPlan, plan_split
+from elf_platform.data.split import LEFT_OUT, TRAIN, SplitPlan, plan_split
 from elf_platform.data.store import StoredPart
 from elf_platform.data.tasks import PackJob, ReadJob, Statement, finished, pack_part, read_part
 from elf_platform.version import code_version
@@ -124,7 +124,8 @@ class Preparation:
         if tokenizer is None:
             settings = self.config.tokenizer
             kind: Literal["bpe", "unigram"] = "unigram" if settings.source == "unigram" else "bpe"
-            with ProgressLine(f"training a {kind} tokenizer", settings.sample_mb, on=self.progress) as line:
+            held = sum(int(index["bytes"][fate == TRAIN].sum()) for index, fate in zip(indices, plan.fates, strict=True)) / 1e6
+            with ProgressLine(f"training a {kind} tokenizer", min(held, settings.sample_mb), on=self.progress) as line:
                 texts = sample_text(stored, indices, plan.fates, int(settings.sample_mb * 1e6))
                 tokenizer = train_tokenizer(_counting(texts, line), kind, settings.vocab_size)
         with committing(path) as temporary:
@@ -156,8 +157,10 @@ class Preparation:
         if results and todo:
             self.say(f"{phase}: {len(results)} of {len(jobs)} parts were finished by an earlier attempt and are kept")
         if todo:
+            known = sum(sizes) > 0
+            sizes = sizes if known else [1.0] * len(jobs)
             total = sum(size for place, size in enumerate(sizes) if place not in results)
-            with ProgressLine(phase, total, on=self.progress) as line:
+            with ProgressLine(phase, total, unit="MB" if known else "parts", on=self.progress) as line:
                 for statement in self.each(todo, task):
                     place = statement["index"]
                     results[place] = statement

@@ -146,7 +146,7 @@ class _SplitPacker:
 
 def pack_part(job: PackJob) -> Statement:
     """Tokenise the kept documents of one part and write its shards, one for each split that has rows here."""
-    began = time.monotonic()
+    began, cpu_began = time.monotonic(), time.process_time()
     tokenizer = _tokenizer(job.folder, job.tokenizer)
     fate_D: UInt8 = np.load(job.fates, allow_pickle=False)
     seconds = {"tokenise": 0.0}
@@ -171,7 +171,7 @@ def pack_part(job: PackJob) -> Statement:
         assert begin == len(fate_D), "the stored documents and their split disagree"
         for packer in packers.values():
             packer.flush()
-    seconds["all"] = time.monotonic() - began
+    seconds |= {"all": time.monotonic() - began, "cpu": time.process_time() - cpu_began}
     records = [asdict(packer.writer.record) for packer in packers.values() if packer.writer.record is not None]
     statement: Statement = {"key": job.key, "index": job.index, "empty": empty, "shards": records, "seconds": seconds}
     statement |= {split: dict(packer.counts) for split, packer in packers.items()}

@@ -36,6 +36,8 @@ def paragraphs(source: pa.NativeFile, start: int, stop: int | None, limit: int, 
     UTF-8 text.
     """
     offset = _line_start(source, start) if start else 0
+    if offset is None:
+        return
     skipping = start > 0 and not _blank_before(source, offset)
     if skipping:
         offset -= 1  # the line end before, so that a blank line here is seen as one
@@ -68,19 +70,20 @@ def paragraphs(source: pa.NativeFile, start: int, stop: int | None, limit: int, 
             if not skipping:
                 yield from _limited(buffer.rstrip(), offset, not continued, limit)
             return
+        searched = len(buffer.rstrip())  # white space at the end may be the beginning of a separator: it stays together
         if skipping:
-            kept = len(buffer.rstrip())
-            buffer, offset = buffer[kept:], offset + kept
-        while len(buffer) > limit:
+            buffer, offset, searched = buffer[searched:], offset + searched, 0
+        while searched > limit:
             end = cut(buffer, limit)
             yield Piece(buffer[:end], offset, not continued, False)
-            buffer, offset, continued = buffer[end:], offset + end, True
-        searched = len(buffer.rstrip())
+            buffer, offset, searched, continued = buffer[end:], offset + end, searched - end, True
 
 
 def lines(source: pa.NativeFile, start: int, stop: int | None, chunk: int = _CHUNK) -> Iterator[tuple[int, bytes]]:
     """Offset and content of the lines that begin in start..stop, line ends left out. Raises UnreadableFile as `paragraphs` does."""
     offset = _line_start(source, start) if start else 0
+    if offset is None:
+        return
     if start:
         source.seek(offset)
     kept, head = b"", True
@@ -130,8 +133,8 @@ def _limited(content: bytes, offset: int, first: bool, limit: int) -> Iterator[P
         yield Piece(content, offset, first, True)
 
 
-def _line_start(source: pa.NativeFile, offset: int) -> int:
-    """Start of the first line at or after ``offset``."""
+def _line_start(source: pa.NativeFile, offset: int) -> int | None:
+    """Start of the first line at or after ``offset``, None when the line before never ends."""
     source.seek(offset - 1)
     place = offset - 1
     while block := source.read(_HEAD):
@@ -139,7 +142,7 @@ def _line_start(source: pa.NativeFile, offset: int) -> int:
         if found >= 0:
             return place + found + 1
         place += len(block)
-    return place
+    return None
 
 
 def _blank_before(source: pa.NativeFile, offset: int) -> bool:

@@ -114,7 +114,9 @@ def test_batch_may_be_written_to(folder: Path) -> None:
 def test_truncated_shard_is_refused_when_the_folder_is_opened(folder: Path) -> None:
     path = folder / "train-00002.arrow"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ValueError, match=r"train-00002\.arrow was cut short: expected \d+ bytes, found \d+; .* run jobs/prepare\.py"):
+    with pytest.raises(
+        ValueError, match=r"train-00002\.arrow was cut short: expected \d+ bytes, found \d+; .* run jobs/prepare\.py"
+    ):
         RowReader(folder)
     assert len(RowReader(folder, "valid"))
 
@@ -160,8 +162,15 @@ def test_reading_is_fast_enough_for_training(tmp_path: Path, tokenizer: Tokenize
         records.append(writer.record)
         counts.append(SplitCounts(documents=1, tokens=len(tokens_N), eos=1, rows=rows, tokens_in_rows=rows * 1024))
     manifest = Manifest(
-        name="noise", corpus="", tokenizer=tokenizer.fingerprint, vocab_size=280, data=DataConfig(), read=CorpusCounts(),
-        train=counts[0], valid=counts[1], shards=tuple(records),
+        name="noise",
+        corpus="",
+        tokenizer=tokenizer.fingerprint,
+        vocab_size=280,
+        data=DataConfig(),
+        read=CorpusCounts(),
+        train=counts[0],
+        valid=counts[1],
+        shards=tuple(records),
     )
     dataclasses.replace(manifest).save(tmp_path)
     reader = RowReader(tmp_path)

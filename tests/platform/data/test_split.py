@@ -27,7 +27,9 @@ def test_plan_matches_a_plain_loop(parts: list[list[str]], fraction: float) -> N
         return
     plan = plan_split([index_of(part) for part in parts], fraction)
     seen: set[str] = set()
-    share = {text: int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest()[:8], "big") / 2**64 for text in different}
+    share = {
+        text: int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest()[:8], "big") / 2**64 for text in different
+    }
     expected_valid = {text for text in different if share[text] < fraction}
     if not expected_valid:
         expected_valid = {min(different, key=share.__getitem__)}
@@ -105,9 +107,7 @@ def test_sample_of_everything_is_everything(parts: int, documents: int, seed: in
 
 def test_sample_is_even_and_keeps_to_its_budget(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    texts = [
-        [" ".join(f"p{p}d{d}w{w}" for w in range(rng.integers(1, 2000))) for d in range(150)] for p in range(4)
-    ]
+    texts = [[" ".join(f"p{p}d{d}w{w}" for w in range(rng.integers(1, 2000))) for d in range(150)] for p in range(4)]
     stored = [StoredPart(tmp_path, p) for p in range(4)]
     indices = [part.write(of) for part, of in zip(stored, texts, strict=True)]
     fates = [np.full(150, TRAIN, dtype=np.uint8)] * 4

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from elf.optim import ParamSlice
 from elf_platform.train.checkpoint import (
     CheckpointReader,
@@ -15,8 +18,6 @@ from elf_platform.train.checkpoint import (
     prune,
     write_rank_file,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 SHAPES = {"a.weight": (5, 3), "a.bias": (5,), "b": (1, 2, 4)}
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from elf_platform.config import EngineConfig, RunConfig, TrainConfig
 from elf_platform.runtime import Cluster
 from elf_platform.train.preflight import check_disk, check_memory, memory_per_worker, place

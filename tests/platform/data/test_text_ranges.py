@@ -1,0 +1,113 @@
+"""Byte ranges of text files against splitting the whole text in memory."""
+
+import itertools
+import re
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from elf_platform.data.text_ranges import UnreadableFile, cut, lines, paragraphs
+
+TEXT = st.lists(st.sampled_from(["a", "é", "🎉", " ", "\t", "\n", "\n", "\n\n", "\r\n"]), max_size=60).map("".join)
+LIMIT = 1 << 20
+
+
+def ranges(size: int, parts: int) -> list[tuple[int, int]]:
+    edges = [size * i // parts for i in range(parts + 1)]
+    return list(itertools.pairwise(edges))
+
+
+def documents(raw: bytes, *, parts: int = 1, limit: int = LIMIT, chunk: int = 1 << 20) -> list[str]:
+    """Documents over all ranges, the pieces of one put together again."""
+    found: list[bytes] = []
+    for start, stop in ranges(len(raw), parts):
+        for piece in paragraphs(pa.BufferReader(raw), start, stop, limit, chunk):
+            assert raw[piece.offset : piece.offset + len(piece.content)] == piece.content
+            assert len(piece.content) <= limit
+            if piece.first:
+                found.append(b"")
+            found[-1] += piece.content
+    return [document.decode().rstrip() for document in found if document.strip()]
+
+
+def oracle(text: str) -> list[str]:
+    """Runs of non-blank lines."""
+    runs: list[list[str]] = [[]]
+    for line in text.split("\n"):
+        if line.strip(" \t\r"):
+            runs[-1].append(line)
+        elif runs[-1]:
+            runs.append([])
+    return ["\n".join(run).rstrip() for run in runs if run]
+
+
+@given(text=TEXT, parts=st.integers(1, 9), chunk=st.integers(1, 17))
+@example(text="a\n \na", parts=3, chunk=1)
+@example(text="aaaa\n\n\n\naaaa\n\n", parts=9, chunk=2)
+@settings(max_examples=400, deadline=None)
+def test_every_document_belongs_to_exactly_one_range(text: str, parts: int, chunk: int) -> None:
+    assert documents(text.encode(), parts=parts, chunk=chunk) == oracle(text)
+
+
+@given(text=TEXT, parts=st.integers(1, 5), chunk=st.integers(1, 17), limit=st.integers(4, 24))
+@example(text="word 🎉\na\t\r\n \t\nword", parts=1, chunk=1, limit=15)
+@settings(max_examples=400, deadline=None)
+def test_pieces_of_long_documents_join_to_the_document(text: str, parts: int, chunk: int, limit: int) -> None:
+    assert documents(text.encode(), parts=parts, chunk=chunk, limit=limit) == oracle(text)
+
+
+@given(text=TEXT, parts=st.integers(1, 9), chunk=st.integers(1, 17))
+@settings(max_examples=300, deadline=None)
+def test_every_line_belongs_to_exactly_one_range(text: str, parts: int, chunk: int) -> None:
+    raw = text.encode()
+    found = [line for start, stop in ranges(len(raw), parts) for line in lines(pa.BufferReader(raw), start, stop, chunk)]
+    assert b"\n".join(line for _, line in found) == raw.removesuffix(b"\n")
+    assert all(raw[offset : offset + len(line)] == line for offset, line in found)
+
+
+def test_pieces_are_cut_at_white_space_and_between_characters() -> None:
+    assert cut(b"one two three", 9) == len(b"one two")
+    assert cut(b"one\ntwo three", 7) == len(b"one")
+    assert cut("ééééé".encode(), 5) == 4
+    words = " ".join(f"word{i}" for i in range(300))
+    pieces = [piece.content.decode() for piece in paragraphs(pa.BufferReader(words.encode()), 0, None, 100)]
+    assert "".join(pieces) == words
+    assert all(re.fullmatch(r"( ?word\d+)+", piece) for piece in pieces)
+
+
+def test_a_long_document_is_read_in_chunks() -> None:
+    class Counting:
+        """A source of one endless line that says how far it was read."""
+
+        given = 0
+
+        def read(self, size: int) -> bytes:
+            self.given += size
+            return b"word " * (size // 5) if self.given < 10_000_000 else b""
+
+    source = Counting()
+    pieces = paragraphs(source, 0, None, 50_000, 10_000)
+    next(pieces)
+    assert source.given <= 70_000
+
+
+def test_the_byte_order_mark_is_not_text() -> None:
+    assert documents(b"\xef\xbb\xbfone\n\ntwo") == ["one", "two"]
+    assert list(lines(pa.BufferReader(b"\xef\xbb\xbf{}\n"), 0, None)) == [(3, b"{}")]
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"), [(b"text\0more", "NUL bytes"), ("häuser".encode("latin-1") * 9, "not UTF-8"), ("a".encode("utf-16"), "NUL")]
+)
+def test_what_is_not_text_is_refused(raw: bytes, why: str) -> None:
+    with pytest.raises(UnreadableFile, match=why):
+        list(paragraphs(pa.BufferReader(raw), 0, None, LIMIT))
+    with pytest.raises(UnreadableFile, match=why):
+        list(lines(pa.BufferReader(raw), 0, None))
+
+
+def test_a_character_on_the_border_of_the_first_block_is_no_error() -> None:
+    raw = b"a" * 65535 + "é".encode() + b"b"
+    assert documents(raw) == [raw.decode()]
