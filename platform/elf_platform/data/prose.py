@@ -30,7 +30,7 @@ _EMPHASIS = re.compile(r"(?<![\w*])\*([^*\s][^*]*)\*(?![\w*])")
 _CITATION = re.compile(r" ?\[(?:\w+\]_|\d+\]),?")
 _REFUSED = re.compile(
     r">>>|::|https?:|www\.|\\|[{}<>=|_^~@#$%+/-]{2}|\.\.|copyright|licen[sc]e|warrant(?:y|ies)|permission is hereby|redistribut|"
-    r"deprecated|all rights reserved|auto-?generated|\bTODO\b|\bFIXME\b|e-?mail|\[\w*\]_|\b(?:e\.g|i\.e|etc|vs)\.?$|:\w+:",
+    r"deprecated|all rights reserved|auto-?generated|\bTODO\b|\bFIXME\b|e-?mail|\[\w*\]_|\b(?:e\.g|i\.e|etc|vs)\.?$|:\w+:|\{\w*\}",
     re.IGNORECASE,
 )
 _BULLET = re.compile(r"(?:[-*+•]|\(?\d{1,2}[.)])\s+")
