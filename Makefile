@@ -8,7 +8,7 @@ PY    := $(VENV)/bin/python
 PIP   := $(PY) -m pip --disable-pip-version-check install --quiet --progress-bar off
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain test test-slow lint clean
+.PHONY: help pretrain test test-slow lint ruff mypy clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -22,8 +22,12 @@ test: $(VENV)/.installed-test  ## the quick tests; pytest options in ARGS
 test-slow: $(VENV)/.installed-test  ## the tests that start real processes and train
 	@$(PY) -m pytest -m slow $(ARGS)
 
-lint: $(VENV)/.installed-dev  ## ruff and mypy
-	@$(PY) -m ruff check .
+lint: ruff mypy  ## ruff and mypy
+
+ruff: $(VENV)/.installed-dev
+	@$(PY) -m ruff check --output-format concise .
+
+mypy: $(VENV)/.installed-dev
 	@$(PY) -m mypy
 
 clean:  ## remove the virtual environment and caches (no run and no data)

@@ -97,7 +97,7 @@ def main(argv: list[str]) -> int:
     options.add_argument("--workers", type=int, default=usable_cpus())
     options.add_argument("--repeats", type=int, default=5)
     options.add_argument("--vocab-size", type=int, default=4096)
-    options.add_argument("--shard-mb", type=float, default=1.0, help="small, so that a small corpus keeps all workers busy")
+    options.add_argument("--shard-mb", type=float, default=8.0, help="text of a task, which should take seconds")
     own = options.parse_args(argv)
     os.environ["RAYON_NUM_THREADS"] = str(own.workers)  # read once, at the library's first parallel call
     config = DataConfig(paths=tuple(own.paths), tokenizer=TokenizerConfig(vocab_size=own.vocab_size), shard_mb=own.shard_mb)

@@ -3,14 +3,12 @@
 python jobs/import_elf.py hub:embedded-language-flows/ELF-B-owt-torch --out models/elf-b
 """
 
-import tyro
-
-from elf_platform.cli import run_main
+from elf_platform.cli import parse_settings, run_main
 from elf_platform.import_official import ImportConfig, import_official
 
 
 def main(argv: list[str]) -> None:
-    config = tyro.cli(ImportConfig, args=argv, prog="python jobs/import_elf.py", description=__doc__)
+    config = parse_settings(ImportConfig, argv, prog="python jobs/import_elf.py", summary=str(__doc__))
     folder, found = import_official(config)
     network = found.network
     print(

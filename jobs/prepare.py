@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     if run.print_only:
         print(describe_run(run.config))
         return 0
-    with connect(run.config):
+    with connect():
         from elf_platform.data.prepare import prepare, summary
 
         print(summary(prepare(run.config.data, run.config.storage, workers=own.workers)))

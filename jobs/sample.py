@@ -1,14 +1,13 @@
 """Draw text from a trained artefact: python jobs/sample.py RUN/artefact --count 16 --steps 64 --sampler ode."""
 
-import tyro
-from elf_platform.cli import run_main
+from elf_platform.cli import parse_settings, run_main
 
 
 def main(argv: list[str]) -> None:
     """Sample as the command line says; see --help."""
     from elf_platform.sample import SampleCommand, sample
 
-    sample(tyro.cli(SampleCommand, args=argv, prog="python jobs/sample.py", use_underscores=True))
+    sample(parse_settings(SampleCommand, argv, prog="python jobs/sample.py", summary=str(__doc__)))
 
 
 if __name__ == "__main__":

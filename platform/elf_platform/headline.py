@@ -44,7 +44,8 @@ def read_corpus(data_folder: Path, vocab_size: int) -> Corpus:
     counts, text_words = {}, set[str]()
     for split in ("train", "valid"):
         reader = RowReader(data_folder, split)
-        rows: Int64 = np.unique(np.linspace(0, len(reader) - 1, min(len(reader), CORPUS_ROWS)).astype(np.int64)) if len(reader) else np.empty(0, np.int64)
+        chosen = np.linspace(0, max(len(reader) - 1, 0), min(len(reader), CORPUS_ROWS))
+        rows: Int64 = np.unique(chosen.astype(np.int64))
         total = np.zeros(vocab_size, dtype=np.int64)
         for start in range(0, len(rows), 1024):
             batch = reader.read(rows[start : start + 1024])

@@ -9,25 +9,18 @@ import torch
 
 from elf_platform.config import RunConfig
 from elf_platform.runtime import Cluster
+from elf_platform.sizes import expected_sizes, shape_network
 from elf_platform.train.preflight import Placement, check_disk, check_memory, place
 
 T = TypeVar("T")
 J = TypeVar("J")
 
 
-def network_parameters(config: RunConfig, vocab_size: int, channels: int) -> int:
-    """Number of trainable parameters of the run's network."""
-    with torch.device("meta"):
-        network = config.process.build_network(config.network, vocab_size=vocab_size, channels=channels, length=config.data.length)
-    return sum(p.numel() for p in network.parameters())
-
-
 def preflight(config: RunConfig, cluster: Cluster) -> Placement:
     """Refuse what cannot run, with the sums: workers against the cluster, memory, disk. Before any work is done."""
     placement = place(config, cluster, most=_autoscaling_limit())
-    # Vocabulary and channels may only be known after preparation; the settings' own numbers serve the estimate.
-    vocab_size = config.data.tokenizer.vocab_size if config.data.tokenizer.source in ("bpe", "unigram") else 32_100
-    parameters = network_parameters(config, vocab_size, getattr(config.codec, "channels", 512))
+    vocab_size, channels = expected_sizes(config)
+    parameters = sum(p.numel() for p in shape_network(config, vocab_size=vocab_size, channels=channels).parameters())
     if not placement.use_gpu:
         per_machine = -(-config.train.workers // max(cluster.nodes, 1))
         check_memory(parameters, config, available=_available_memory(), per_machine=per_machine)

@@ -12,9 +12,10 @@ from elf_platform.config_io import diff_configs, flatten, read_config, write_con
 from elf_platform.data.prepare import PreparedData, prepare
 from elf_platform.finish import finish
 from elf_platform.headline import Figures
-from elf_platform.place import network_parameters, preflight, remotely
+from elf_platform.place import preflight, remotely
 from elf_platform.report import render_figures, write_report
 from elf_platform.runtime import Cluster, connect
+from elf_platform.sizes import shape_network
 from elf_platform.summary import print_summary
 from elf_platform.tracking import RunHandle, load_handle, open_run
 from elf_platform.tracking import finish as end_tracking
@@ -35,7 +36,7 @@ def pretrain(config: RunConfig, recipe: str) -> Figures:
         figures: Figures = json.loads(done.read_text())
     else:
         encoder_config(config)  # refuses a batch that does not divide before any work
-        with connect(config) as cluster:
+        with connect() as cluster:
             placement = preflight(config, cluster)
             data = prepare(config.data, config.storage)
             figures = _train(config, run_folder, cluster, placement, data)
@@ -65,8 +66,9 @@ def _train(config: RunConfig, run_folder: Path, cluster: Cluster, placement: Pla
     run = functools.partial(launch, use_gpu=placement.use_gpu)
     codec_folder, codec = prepare_codec(config, data, lambda job, title: run(job, title=title), threads=placement.threads)
     channels = codec.channels if codec else 0
+    network = shape_network(config, vocab_size=data.tokenizer.vocab_size, channels=channels)
     say(
-        f"{config.process.kind}: {network_parameters(config, data.tokenizer.vocab_size, channels):,} parameters, "
+        f"{config.process.kind}: {sum(p.numel() for p in network.parameters()):,} parameters, "
         f"{data.manifest.train.rows:,} rows of {config.data.length} tokens, {config.train.steps:,} steps of "
         f"{config.train.global_batch} rows"
     )

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import elf
 import elf_platform
-from elf_platform.config import RunConfig
 
 _TEMP_PREFIX = "elf-ray-"
 
@@ -28,11 +27,10 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def connect(config: RunConfig) -> Iterator[Cluster]:
+def connect() -> Iterator[Cluster]:
     """Joins the cluster named by RAY_ADDRESS (a submitted job has it set), else starts a private one that ends with the block.
 
-    A private cluster has at least ``train.workers`` logical CPUs, so that more workers than cores run, only slowly. A process that is
-    connected already keeps its connection.
+    A process that is connected already keeps its connection.
 
     Raises ConnectionError with the way out when the named cluster cannot be joined.
     """
@@ -43,7 +41,7 @@ def connect(config: RunConfig) -> Iterator[Cluster]:
         return
     address = os.environ.get("RAY_ADDRESS", "")
     if not address:
-        with local_cluster(max(usable_cpus(), config.train.workers)) as cluster:
+        with local_cluster(usable_cpus()) as cluster:
             yield cluster
         return
     _join(address)

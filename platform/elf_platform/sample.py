@@ -8,11 +8,11 @@ from typing import Annotated
 
 import torch
 import tyro
-from elf.artefact import load_artefact
-from elf.sampling.config import SampleConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from elf.artefact import load_artefact
+from elf.sampling.config import SampleConfig
 from elf_platform.train.snapshots import decode, draw_samples
 
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from elf.data.order import Permutation, derive_key, rows_of_step
-from elf.draws import Draws
 from hypothesis import given
 from hypothesis import strategies as st
+
+from elf.data.order import Permutation, derive_key, rows_of_step
+from elf.draws import Draws
 
 
 def draws(rows: np.ndarray, total: int, *, seed: int = 3, step: int = 5) -> Draws:

@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from elf.batch import Batch
 from elf.draws import Draws
 from elf.nn.config import NetworkConfig
@@ -15,7 +17,6 @@ from elf.processes import PROCESSES, Autoregressive, EmbeddedFlow, Process, Toke
 from elf.processes.embedded_flow import FlowDraws
 from elf.sampling.config import SampleConfig
 from elf.schedules import log_uniform_shifted, logit_normal, logit_normal_density
-from torch import Tensor
 
 SMALL = NetworkConfig(hidden=32, depth=2, heads=2, bottleneck=8, prefix_tokens=2)
 VOCAB, CHANNELS, LENGTH = 23, 6, 10
@@ -151,7 +152,7 @@ def test_every_branch_makes_the_same_module_calls() -> None:
         net, (batch, state) = network(flow), rows(5)
         order: list[str] = []
         for name, module in net.named_modules():
-            module.register_forward_hook(lambda m, a, out, name=name: order.append(name))
+            module.register_forward_hook(lambda m, a, out, name=name, order=order: order.append(name))
         flow.loss(net, batch, state, flow.draw(Draws(seed=0, step=0, rows=np.arange(5), total=5), batch, CHANNELS))
         calls.append(order)
     assert calls[0] == calls[1] == calls[2]

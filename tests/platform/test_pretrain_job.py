@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from elf.artefact import load_artefact
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
-    "--data.length 24 --data.tokenizer.vocab_size 400 --codec.channels 16 --codec.steps 6 --codec.global_batch 8 "
-    "--codec.network.hidden 32 --codec.network.depth 1 --codec.network.heads 2 --network.hidden 32 --network.depth 2 --network.heads 2 "
-    "--network.bottleneck 8 --train.steps 8 --train.global_batch 8 --train.log_every 2 --train.valid_every 4 --train.valid_rows 16 "
-    "--train.sample_every 4 --train.checkpoint_every 4 --optim.warmup_steps 2 --sample.steps 4"
-).split()
+    "--data.length 24 --data.tokenizer.vocab_size 400 --codec.channels 16 --codec.steps 6 --codec.global_batch 8",
+    "--codec.network.hidden 32 --codec.network.depth 1 --codec.network.heads 2 --network.hidden 32 --network.depth 2 --network.heads 2",
+    "--network.bottleneck 8 --train.steps 8 --train.global_batch 8 --train.log_every 2 --train.valid_every 4 --train.valid_rows 16",
+    "--train.sample_every 4 --train.checkpoint_every 4 --optim.warmup_steps 2 --sample.steps 4",
+)
 
 
 def pretrain(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +30,7 @@ def pretrain(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_main_job_end_to_end(tiny_text: Path, tmp_path: Path) -> None:
-    words = ("tiny", "--data.paths", f"{tiny_text}/*.txt", "--name", "first", *SMALL, "--train.workers", "2", "--engine.zero", "2")
+    words = ("tiny", "--data.paths", f"{tiny_text}/*.txt", "--name", "first", *" ".join(SMALL).split(), "--train.workers", "2", "--engine.zero", "2")
     done = pretrain(tmp_path, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "runs/first"

@@ -22,7 +22,6 @@ PACKAGES = (
     "deepspeed",
     "fsspec",
     "huggingface_hub",
-    "hypothesis",
     "matplotlib",
     "mlflow",
     "networkx",

@@ -163,6 +163,11 @@ class Preparation:
             with ProgressLine(phase, total, unit="MB" if known else "parts", on=self.progress) as line:
                 for statement in self.each(todo, task):
                     place = statement["index"]
+                    if not jobs[place].statement.is_file():
+                        raise ValueError(
+                            f"a task wrote {jobs[place].statement}, but it cannot be seen here, so the task ran on a node with "
+                            "another disk; choose a storage folder that all nodes share, with --storage or ELF_HOME"
+                        )
                     results[place] = statement
                     line.advance(sizes[place])
         return [results[place] for place in range(len(jobs))]

@@ -142,9 +142,11 @@ def _run(row: dict[str, Any], task: Callable[[Any], Statement]) -> dict[str, str
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
         return {"statement": json.dumps(task(pickle.loads(row["job"]))), "refused": ""}
-    except (ValueError, OSError) as error:
-        # As a value, so that the user reads the paragraph and not the trace of a remote call.
+    # As a value, so that the user reads the paragraph and not the trace of a remote call.
+    except ValueError as error:
         return {"statement": "", "refused": str(error) or repr(error)}
+    except OSError as error:  # the disk is full, a file is gone, the network fails
+        return {"statement": "", "refused": f"{error}; mend that and run the same command again: finished parts are kept"}
 
 
 @contextlib.contextmanager

@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
 from elf.metrics.flops import flops_per_row, peak_flops
 from elf.metrics.text import known_word_share, unigram_cross_entropy, unigram_entropy, words
 from elf.nn.config import NetworkConfig
 from elf.processes import Autoregressive, EmbeddedFlow
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def test_words_are_runs_of_letters() -> None:

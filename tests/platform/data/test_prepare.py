@@ -2,23 +2,21 @@
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
+import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from elf.data.tokenizer import load_tokenizer, normalise, train_tokenizer
-from elf_platform.cli import parse_run_config
 from elf_platform.config import DataConfig, TokenizerConfig
 from elf_platform.data.inspect_data import verify
 from elf_platform.data.manifest import Manifest
@@ -93,6 +91,11 @@ def shards(data: PreparedData) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in data.folder.glob("*.arrow")}
 
 
+def prepared(folder: Path, **changes: Any) -> PreparedData:
+    """The corpus of ``folder`` prepared here, without Ray."""
+    return prepare(settings(folder / "corpus", **changes), folder, progress=False, each=Serial())
+
+
 def documents_of(data: PreparedData, split: Split) -> list[str]:
     """The texts between end-of-text tokens over all rows of a split; for rows that keep the order of the tokens."""
     texts = []
@@ -112,7 +115,7 @@ def documents_of(data: PreparedData, split: Split) -> list[str]:
 @pytest.mark.parametrize("packing", ["concat", "document"])
 def test_every_different_document_is_in_the_rows_once(tmp_path: Path, packing: Any) -> None:
     texts = write_corpus(tmp_path / "corpus")
-    data = prepare(settings(tmp_path / "corpus", packing=packing), tmp_path, progress=False, each=Serial())
+    data = prepared(tmp_path, packing=packing)
     train, valid = documents_of(data, "train"), documents_of(data, "valid")
     assert sorted(train + valid) == sorted(texts) and train and valid
     in_order = {text: place for place, text in enumerate(texts)}
@@ -123,7 +126,7 @@ def test_every_different_document_is_in_the_rows_once(tmp_path: Path, packing: A
 @pytest.mark.parametrize("packing", ["concat", "document", "best_fit"])
 def test_account_of_documents_and_tokens_closes(tmp_path: Path, packing: Any) -> None:
     texts = write_corpus(tmp_path / "corpus")
-    data = prepare(settings(tmp_path / "corpus", packing=packing), tmp_path, progress=False, each=Serial())
+    data = prepared(tmp_path, packing=packing)
     manifest = data.manifest
     read, train, valid = manifest.read, manifest.train, manifest.valid
     assert (read.documents, read.duplicates, read.empty) == (len(texts) + 1, 1, 0)
@@ -141,7 +144,7 @@ def test_account_of_documents_and_tokens_closes(tmp_path: Path, packing: Any) ->
 
 def test_tokenizer_is_trained_on_the_training_documents_alone(tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus")
-    data = prepare(settings(tmp_path / "corpus"), tmp_path, progress=False, each=Serial())
+    data = prepared(tmp_path)
     expected = train_tokenizer(iter(documents_of(data, "train")), "bpe", 300)
     assert expected.fingerprint == data.manifest.tokenizer == load_tokenizer(data.folder).fingerprint
     assert data.manifest.vocab_size == expected.vocab_size == 300
@@ -149,7 +152,7 @@ def test_tokenizer_is_trained_on_the_training_documents_alone(tmp_path: Path) ->
 
 def test_given_tokenizer_is_used_wherever_it_lies(tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus")
-    trained = prepare(settings(tmp_path / "corpus"), tmp_path, progress=False, each=Serial())
+    trained = prepared(tmp_path)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         trained.tokenizer.save(tmp_path / name)
@@ -163,7 +166,7 @@ def test_given_tokenizer_is_used_wherever_it_lies(tmp_path: Path) -> None:
 
 def test_finished_data_is_found_again_and_other_settings_are_other_data(tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus")
-    first = prepare(settings(tmp_path / "corpus"), tmp_path, progress=False, each=Serial())
+    first = prepared(tmp_path)
     again = Serial()
     second = prepare(settings(tmp_path / "corpus", strict=True), tmp_path, progress=False, each=again)
     assert second.reused and second.folder == first.folder and second.manifest == first.manifest and again.ran == []
@@ -173,10 +176,10 @@ def test_finished_data_is_found_again_and_other_settings_are_other_data(tmp_path
         {"valid_fraction": 0.2},
         {"tokenizer": TokenizerConfig(vocab_size=310)},
     ):
-        other = prepare(settings(tmp_path / "corpus", **changes), tmp_path, progress=False, each=Serial())
+        other = prepared(tmp_path, **changes)
         assert other.folder != first.folder and not other.reused
     write_corpus(tmp_path / "corpus", seed=1)
-    assert prepare(settings(tmp_path / "corpus"), tmp_path, progress=False, each=Serial()).folder != first.folder
+    assert prepared(tmp_path).folder != first.folder
 
 
 @pytest.mark.parametrize("die_at", range(8))
@@ -199,7 +202,7 @@ def test_half_written_files_of_a_killed_preparation_are_cleared(tmp_path: Path) 
     config = settings(tmp_path / "corpus")
     with pytest.raises(KeyboardInterrupt):
         prepare(config, tmp_path, progress=False, each=Serial(die_at=5))
-    (folder,) = (tmp_path / "data").glob("corpus*" if list((tmp_path / "data").glob("corpus*")) else "[!.]*")
+    folder = next(path for path in (tmp_path / "data").iterdir() if path.is_dir())
     (folder / ".writing-train-00001.arrow-0123").write_bytes(b"half")
     (folder / "part-00000.json").write_text('{"key": "ab')
     data = prepare(config, tmp_path, progress=False, each=Serial())
@@ -237,44 +240,47 @@ def test_damage_of_equal_size_is_found_once_the_damaged_file_is_deleted(tmp_path
 
 def test_manifest_of_other_settings_is_refused_field_by_field(tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus")
-    data = prepare(settings(tmp_path / "corpus"), tmp_path, progress=False, each=Serial())
+    data = prepared(tmp_path)
     foreign = dataclasses.replace(data.manifest, data=dataclasses.replace(data.manifest.data, length=64, packing="document"))
     foreign.save(data.folder)
     with pytest.raises(ValueError, match=r'data\.length: 64 -> 32; data\.packing: "document" -> "concat"'):
-        prepare(settings(tmp_path / "corpus"), tmp_path, progress=False, each=Serial())
+        prepared(tmp_path)
 
 
 def test_empty_parts_and_documents_are_allowed(tmp_path: Path) -> None:
     texts = write_corpus(tmp_path / "corpus")
     (tmp_path / "corpus" / "0a.jsonl").write_text('{"text": " \\n\\t "}\n{"text": ""}\n')
     (tmp_path / "corpus" / "0b.jsonl").write_text("")
-    data = prepare(settings(tmp_path / "corpus"), tmp_path, progress=False, each=Serial())
+    data = prepared(tmp_path)
     assert data.manifest.train.documents + data.manifest.valid.documents == len(texts)
     assert data.manifest.read.empty == 2
 
 
-def test_corpus_without_text_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            ['{"text": "   "}', '{"text": ""}'],
+            r"no text: .* 2 documents were empty.*; check data\.paths and data\.text_column",
+        ),
+        (['{"text": "the same"}'] * 5, "holds 5 documents, 1 different one"),
+    ],
+)
+def test_corpus_without_two_documents_is_refused(tmp_path: Path, lines: list[str], message: str) -> None:
     (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "0.jsonl").write_text('{"text": "   "}\n{"text": ""}\n')
-    with pytest.raises(ValueError, match=r"holds no text: .* 2 documents were empty.*; check data\.paths and data\.text_column"):
-        prepare(settings(tmp_path / "corpus"), tmp_path, progress=False, each=Serial())
-
-
-def test_corpus_of_one_document_many_times_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "0.jsonl").write_text('{"text": "the same"}\n' * 5)
-    with pytest.raises(ValueError, match="holds 5 documents, 1 different one"):
-        prepare(settings(tmp_path / "corpus"), tmp_path, progress=False, each=Serial())
+    (tmp_path / "corpus" / "0.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=message):
+        prepared(tmp_path)
 
 
 def test_unreadable_lines_are_counted_and_strict_refuses_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_corpus(tmp_path / "corpus")
     with (tmp_path / "corpus" / "1.jsonl").open("a") as file:
         file.write("{not json\n")
-    data = prepare(settings(tmp_path / "corpus"), tmp_path, progress=False, each=Serial())
+    data = prepared(tmp_path)
     assert data.manifest.read.skipped_lines == 1 and "skipped 0 unreadable files and 1 lines" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"0 unreadable files and 1 lines or documents left out, which data\.strict forbids"):
-        prepare(settings(tmp_path / "corpus", strict=True), tmp_path, progress=False, each=Serial())
+        prepared(tmp_path, strict=True)
     with pytest.raises(ValueError, match=r"1\.jsonl"):
         prepare(settings(tmp_path / "corpus", strict=True), tmp_path / "elsewhere", progress=False, each=Serial())
 
@@ -290,6 +296,47 @@ def test_settings_that_give_no_data_are_refused_before_reading(tmp_path: Path, c
     assert not (tmp_path / "storage").exists()
 
 
+def test_full_disk_is_refused_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_corpus(tmp_path / "corpus")
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
+    work = Serial()
+    with pytest.raises(ValueError, match="has 1 kB free, but the preparation needs about"):
+        prepare(settings(tmp_path / "corpus"), tmp_path, progress=False, each=work)
+    assert work.ran == []
+
+
+def test_storage_that_nodes_do_not_share_is_refused(tmp_path: Path) -> None:
+    def elsewhere(jobs: Sequence[Any], task: Callable[[Any], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for job in jobs:
+            statement = task(job)
+            job.statement.unlink()
+            yield statement
+
+    write_corpus(tmp_path / "corpus")
+    with pytest.raises(ValueError, match="choose a storage folder that all nodes share"):
+        prepare(settings(tmp_path / "corpus"), tmp_path, progress=False, each=elsewhere)
+
+
+def test_two_preparations_at_once_do_the_work_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_corpus(tmp_path / "corpus")
+    started, go_on = threading.Event(), threading.Event()
+
+    def slow(jobs: Sequence[Any], task: Callable[[Any], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        started.set()
+        assert go_on.wait(30)
+        yield from map(task, jobs)
+
+    second = Serial()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(prepare, settings(tmp_path / "corpus"), tmp_path, progress=False, each=slow)
+        assert started.wait(30)
+        other = pool.submit(prepare, settings(tmp_path / "corpus"), tmp_path, progress=False, each=second)
+        while "another process is preparing" not in capsys.readouterr().err:
+            time.sleep(0.01)
+        go_on.set()
+        assert not first.result(30).reused and other.result(30).reused and second.ran == []
+
+
 def test_number_of_workers_does_not_change_a_byte(tmp_path: Path, ray_cluster: Any) -> None:
     write_corpus(tmp_path / "corpus", files=5, documents=30)
     one, two = (
@@ -299,59 +346,3 @@ def test_number_of_workers_does_not_change_a_byte(tmp_path: Path, ray_cluster: A
     with pytest.raises(ValueError, match=r"1\.jsonl"):
         (tmp_path / "corpus" / "1.jsonl").write_text("{not json\n")
         prepare(settings(tmp_path / "corpus", strict=True), tmp_path, progress=False)
-
-
-JOB = Path(__file__).parents[3] / "jobs" / "prepare.py"
-
-
-def job_main() -> Callable[[list[str]], int]:
-    spec = importlib.util.spec_from_file_location("job_prepare", JOB)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main  # type: ignore[no-any-return]
-
-
-def test_job_inspects_and_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_corpus(tmp_path / "corpus")
-    folder = prepare(settings(tmp_path / "corpus"), tmp_path, progress=False, each=Serial()).folder
-    main = job_main()
-    assert main(["--inspect", str(folder)]) == 0 and "tokens in a row" in capsys.readouterr().out
-    assert main(["--verify", str(folder)]) == 0 and "every hash is as it was prepared" in capsys.readouterr().out
-    shard = folder / "train-00003.arrow"
-    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
-    assert main(["--verify", str(folder)]) == 1 and "train-00003.arrow was changed" in capsys.readouterr().out
-
-
-def start_job(*arguments: str) -> "subprocess.Popen[str]":
-    roots = os.pathsep.join(str(JOB.parents[1] / name) for name in ("platform", "model"))
-    command = [sys.executable, str(JOB), *arguments]
-    environment = os.environ | {"PYTHONPATH": roots}
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-@pytest.mark.slow
-def test_job_killed_in_the_middle_gives_the_same_bytes_when_run_again(tmp_path: Path) -> None:
-    """SIGKILL of the job while it tokenises on Ray; the reference is made here, without Ray."""
-    write_corpus(tmp_path / "corpus", files=8, documents=3000)
-    options = ["--data.paths", str(tmp_path / "corpus" / "*.jsonl"), "--data.shard_mb", "0.5", "--workers", "1"]
-    options += ["--storage", str(tmp_path / "killed")]
-    job = start_job(*options)
-    deadline = time.monotonic() + 180
-    while not (done := list((tmp_path / "killed").glob("data/*/part-*.json"))):
-        assert job.poll() is None and time.monotonic() < deadline, job.communicate()[0]
-        time.sleep(0.005)
-    os.kill(job.pid, signal.SIGKILL)
-    job.wait()
-    folder = done[0].parent
-    assert not (folder / "manifest.json").exists() and len(list(folder.glob("part-*.json"))) < 8
-
-    again = start_job(*options)
-    said = again.communicate(timeout=180)[0]
-    assert again.returncode == 0 and "parts were finished by an earlier attempt and are kept" in said, said
-    config = parse_run_config(options[:4]).config.data
-    whole = prepare(config, tmp_path / "whole", progress=False, each=Serial())
-    assert whole.folder.name == folder.name and Manifest.load(folder) == whole.manifest
-    assert len(shards(whole)) >= 9 and verify(folder) == []
-    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.arrow")}
-    assert files == shards(whole)

@@ -1,6 +1,9 @@
 """Which documents are kept and where they go depends on their text alone."""
 
 import hashlib
+import io
+import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elf_platform.data.disk import check_disk, shard_bytes
+from elf_platform.data.progress import ProgressLine
 from elf_platform.data.sample import SPAN_BYTES, sample_text
 from elf_platform.data.split import LEFT_OUT, TRAIN, VALID, plan_split
 from elf_platform.data.store import BATCH_BYTES, INDEX, StoredPart
@@ -94,8 +98,6 @@ def test_part_without_documents_is_stored(tmp_path: Path) -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(0, 5))
 def test_sample_of_everything_is_everything(parts: int, documents: int, seed: int) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         texts = [[f"{seed} {p} {d} word" for d in range(documents)] for p in range(parts)]
         stored = [StoredPart(Path(folder), p) for p in range(parts)]
@@ -141,3 +143,14 @@ def test_estimate_of_shards_counts_padding_in_document_mode() -> None:
     size_D = np.full(100, 30)
     assert shard_bytes(size_D, 1024, "document") == 100 * (1024 * 6 + 8)
     assert shard_bytes(size_D, 1024, "concat") == 2 * (1024 * 6 + 8)
+
+
+def test_progress_without_a_terminal_is_plain_lines() -> None:
+    out = io.StringIO()
+    with ProgressLine("reading", 4.0, out=out) as line:
+        line.advance(3.0)
+        line.advance(1.0)
+    assert re.fullmatch(r"reading: 4\.0 of 4\.0 MB, [\d.]+ MB/s, done in 0\.\d s\n", out.getvalue())
+    with ProgressLine("reading", 4.0, out=out, on=False) as line:
+        line.advance(4.0)
+    assert out.getvalue().count("\n") == 1
