@@ -30,7 +30,8 @@ def pretrain(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_main_job_end_to_end(tiny_text: Path, tmp_path: Path) -> None:
-    words = ("tiny", "--data.paths", f"{tiny_text}/*.txt", "--name", "first", *" ".join(SMALL).split(), "--train.workers", "2", "--engine.zero", "2")
+    words = ("tiny", "--data.paths", f"{tiny_text}/*.txt", "--name", "first", *" ".join(SMALL).split())
+    words += ("--train.workers", "2", "--engine.zero", "2")
     done = pretrain(tmp_path, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "runs/first"

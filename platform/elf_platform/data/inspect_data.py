@@ -76,7 +76,7 @@ def _rows_of(reader: RowReader, samples: int) -> str:
         lines.append(f"  {low:6.0f} to {high:6.0f} {bar} {count / counts.sum():.1%}")
     batch = reader.read(np.unique(np.linspace(0, len(reader) - 1, samples + 2)[1:-1].astype(np.int64)))
     for ids, length, segment in zip(batch.ids_BL, batch.length_B.tolist(), batch.segment_BL, strict=True):
-        text = reader.tokenizer.decode(ids[:length].tolist())
-        shown = " ".join(text.split())
-        lines.append(f"  {length} tokens of {int(segment.max())} documents: {shown[:400]}{' ...' if len(shown) > 400 else ''}")
+        documents = [ids[segment == number].tolist() for number in range(1, int(segment.max()) + 1)]
+        shown = " | ".join(" ".join(reader.tokenizer.decode(document).split()) for document in documents)
+        lines.append(f"  {length} tokens of {len(documents)} documents: {shown[:400]}{' ...' if len(shown) > 400 else ''}")
     return "\n".join(lines)

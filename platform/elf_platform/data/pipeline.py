@@ -153,7 +153,9 @@ class Preparation:
     def _do(self, phase: str, jobs: list[J], task: Callable[[J], Statement], sizes: list[float]) -> list[Statement]:
         """Statements of all jobs in their order; only those are run that no earlier attempt has finished."""
         results = {place: statement for place, job in enumerate(jobs) if (statement := self._reusable(job)) is not None}
-        todo = [job for place, job in enumerate(jobs) if place not in results]
+        # The largest first, so that the workers finish at about the same time.
+        missing = [place for place in range(len(jobs)) if place not in results]
+        todo = [jobs[place] for place in sorted(missing, key=lambda place: -sizes[place])]
         if results and todo:
             self.say(f"{phase}: {len(results)} of {len(jobs)} parts were finished by an earlier attempt and are kept")
         if todo:

@@ -45,11 +45,14 @@ class Block:
 
 
 def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def shard_schema(length: int) -> pa.Schema:
+    """Columns of a shard of rows of ``length`` tokens."""
+
     def row(kind: Any) -> pa.DataType:
         return pa.list_(pa.field("item", pa.from_numpy_dtype(kind), nullable=False), length)
 
