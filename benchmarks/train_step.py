@@ -24,6 +24,7 @@ from elf.draws import Draws
 from elf.nn.config import NetworkConfig
 from elf.optim import OptimConfig
 from elf.processes import EmbeddedFlow
+from elf.processes.base import target_mask
 from elf.processes.embedded_flow import FlowDraws
 from elf_platform.train.engine import PlainEngine
 from elf_platform.train.module import ProcessModule
@@ -48,7 +49,7 @@ def straightforward(flow: EmbeddedFlow, network: nn.Module, batch: Batch, x_BLC:
     target_BLC = (x_BLC - z_BLC) / divisor_B11 + guided_BLC
     l2_BL = ((x_hat_BLC - z_BLC) / divisor_B11 - target_BLC).square().mean(-1)
     ce_BL = F.cross_entropy(logits_BLV.float().flatten(0, 1), batch.ids_BL.flatten(), reduction="none").view_as(batch.ids_BL)
-    return (torch.where(drawn.decode_B[:, None], ce_BL, l2_BL) * flow.loss_mask(batch)).sum()
+    return (torch.where(drawn.decode_B[:, None], ce_BL, l2_BL) * target_mask(batch, padding=False)).sum()
 
 
 def measure(args: argparse.Namespace, kind: str) -> dict[str, float]:

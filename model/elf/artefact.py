@@ -8,9 +8,7 @@
 
 import dataclasses
 import difflib
-import hashlib
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 
 from elf.codecs import Codec, check_codec, load_codec
 from elf.data.tokenizer import Tokenizer
+from elf.files import sha256_of, sync
 from elf.nn.config import NetworkConfig, Precision
 from elf.processes import PROCESSES, Process
 
@@ -85,11 +84,11 @@ def save_artefact(
             "sizes": dataclasses.asdict(sizes),
             "tokenizer": {"vocab_size": tokenizer.vocab_size},
             "lineage": dict(lineage),
-            "files": {p.relative_to(temporary).as_posix(): _sha256(p) for p in sorted(temporary.rglob("*")) if p.is_file()},
+            "files": {p.relative_to(temporary).as_posix(): sha256_of(p) for p in sorted(temporary.rglob("*")) if p.is_file()},
         }
         (temporary / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         for path in (*temporary.rglob("*"), temporary):
-            _sync(path)
+            sync(path)
         _commit(temporary, folder, overwrite)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -216,7 +215,7 @@ def _check_file(folder: Path, name: str, expected: str) -> None:
             f"the artefact {folder} is not whole: {name}, which its {CONFIG} lists, is missing. Copy the whole folder again from "
             "where it was written"
         )
-    if (found := _sha256(path)) != expected:
+    if (found := sha256_of(path)) != expected:
         raise ValueError(
             f"{path} has SHA-256 {found[:16]}..., but {CONFIG} recorded {str(expected)[:16]}... when the artefact was written: "
             "the file was altered or damaged. Copy the whole folder again from where it was written"
@@ -262,7 +261,7 @@ def _commit(temporary: Path, folder: Path, overwrite: bool) -> None:
     elif folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file, but an artefact is a folder; give another name")
     temporary.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     if old is not None:
         shutil.rmtree(old)
 
@@ -274,16 +273,3 @@ def _is_whole(folder: Path) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

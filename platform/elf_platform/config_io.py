@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from elf.codecs import CODECS
+from elf.files import write_text
 from elf.processes import PROCESSES
-from elf_platform.atomic import write_text
 from elf_platform.config import RunConfig
 
 FORMAT = 1

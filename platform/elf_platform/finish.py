@@ -10,7 +10,7 @@ import torch
 from elf.artefact import Sizes, load_artefact, save_artefact
 from elf.codecs import load_codec
 from elf.data.tokenizer import load_tokenizer
-from elf_platform.atomic import write_text
+from elf.files import write_text
 from elf_platform.headline import Figures, corpus_figures, read_corpus, sample_figures, training_figures, valid_figures
 from elf_platform.train.checkpoint import CheckpointReader, latest
 from elf_platform.train.worker import Job

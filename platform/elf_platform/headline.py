@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from elf.artefact import Artefact
 from elf.data.order import Int64
+from elf.files import write_text
 from elf.metrics.text import known_word_share, unigram_cross_entropy, unigram_entropy, words
-from elf_platform.atomic import write_text
 from elf_platform.config import RunConfig
 from elf_platform.data.reader import RowReader
 from elf_platform.tracking import read_metrics

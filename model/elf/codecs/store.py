@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from elf.files import sha256_of
+
 FORMAT = 1
 WEIGHTS, HEADER = "codec.safetensors", "codec.json"
 
@@ -45,7 +47,7 @@ def write_codec(folder: Path, saved: SavedCodec) -> None:
     os.replace(part, weights)
     record = {
         "format": FORMAT, "kind": saved.kind, "settings": saved.settings,
-        "sha256": _sha256(weights), "fingerprint": digest_of(saved),
+        "sha256": sha256_of(weights), "fingerprint": digest_of(saved),
     }
     part = folder / f"{HEADER}.part"
     part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -76,7 +78,7 @@ def read_codec(folder: Path) -> SavedCodec:
         ) from error
     if version != FORMAT:
         raise ValueError(f"{header} has format {version}, but {FORMAT} is read here; load it with the version that wrote it")
-    found = _sha256(weights)
+    found = sha256_of(weights)
     if found != sha256:
         raise ValueError(
             f"{weights} has SHA-256 {found[:16]}..., but {HEADER} recorded {str(sha256)[:16]}... when it was written: the file "
@@ -89,8 +91,3 @@ def read_codec(folder: Path) -> SavedCodec:
             "the folder again from where it was written, or train or save the codec again"
         )
     return saved
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,7 +15,7 @@ from elf.batch import Batch
 from elf.draws import Draws
 from elf.nn.config import NetworkConfig, Precision
 from elf.nn.token_model import TokenModel
-from elf.processes.base import LEVELS, Loss, Process, Samples
+from elf.processes.base import LEVELS, Loss, Process, Samples, target_mask
 from elf.sampling.config import SampleConfig
 from elf.sampling.finish import mask_after_eos
 
@@ -41,20 +41,13 @@ class Autoregressive(Process):
             activation_checkpointing=activation_checkpointing,
         )
 
-    def loss_mask(self, batch: Batch) -> Tensor:
-        """float32 [B, L]: 1 where a token counts."""
-        mask_BL = ~batch.condition_BL
-        if not self.loss_on_padding:
-            mask_BL = mask_BL & batch.valid_BL
-        return mask_BL * batch.weight_B[:, None]
-
     def count(self, batch: Batch) -> Tensor:
-        return self.loss_mask(batch).double().sum()
+        return target_mask(batch, padding=self.loss_on_padding).double().sum()
 
     def loss(self, network: nn.Module, batch: Batch, state_BLC: Tensor | None, drawn: Any) -> Loss:
         _, logits_BLV = network(batch.ids_BL)
         ce_BL = F.cross_entropy(logits_BLV.float().flatten(0, 1), batch.ids_BL.flatten(), reduction="none").view_as(batch.ids_BL)
-        mask_BL = self.loss_mask(batch)
+        mask_BL = target_mask(batch, padding=self.loss_on_padding)
         total = (ce_BL * mask_BL).sum()
         return Loss(
             total=total,

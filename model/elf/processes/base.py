@@ -87,3 +87,11 @@ def bucket_by_level(t_B: Tensor, loss_B: Tensor, count_B: Tensor) -> Tensor:
     index_B = (t_B.detach().double() * LEVELS).long().clamp(0, LEVELS - 1)
     levels_K2 = torch.zeros(LEVELS, 2, dtype=torch.float64, device=t_B.device)
     return levels_K2.index_add_(0, index_B, torch.stack([loss_B.detach().double(), count_B.detach().double()], dim=1))
+
+
+def target_mask(batch: Batch, *, padding: bool) -> Tensor:
+    """float32 [B, L]: 1 where a position counts in a loss: no condition, no filler row, and no padding unless ``padding``."""
+    mask_BL = ~batch.condition_BL
+    if not padding:
+        mask_BL = mask_BL & batch.valid_BL
+    return mask_BL * batch.weight_B[:, None]

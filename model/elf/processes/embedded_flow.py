@@ -19,7 +19,7 @@ from elf.batch import Batch
 from elf.draws import Draws
 from elf.nn.config import NetworkConfig, Precision
 from elf.nn.denoiser import Denoiser
-from elf.processes.base import Loss, Process, Samples, bucket_by_level
+from elf.processes.base import Loss, Process, Samples, bucket_by_level, target_mask
 from elf.sampling.config import SampleConfig
 from elf.sampling.flow import sample_flow
 from elf.schedules import log_uniform_shifted, logit_normal
@@ -99,15 +99,8 @@ class EmbeddedFlow(Process):
             activation_checkpointing=activation_checkpointing, tokens_from=self.tokens_from,
         )
 
-    def loss_mask(self, batch: Batch) -> Tensor:
-        """float32 [B, L]: 1 where a position counts in either loss."""
-        mask_BL = ~batch.condition_BL
-        if not self.loss_on_padding:
-            mask_BL = mask_BL & batch.valid_BL
-        return mask_BL * batch.weight_B[:, None]
-
     def count(self, batch: Batch) -> Tensor:
-        return self.loss_mask(batch).double().sum()
+        return target_mask(batch, padding=self.loss_on_padding).double().sum()
 
     def draw(self, draws: Draws, batch: Batch, channels: int) -> FlowDraws:
         length = batch.ids_BL.shape[1]
@@ -134,7 +127,7 @@ class EmbeddedFlow(Process):
         x_BLC = state_BLC.masked_fill(condition_BL1 & drawn.drop_condition_B[:, None, None], 0.0)
         z_BLC, half_BLC, t_B = self._inputs(x_BLC, condition_BL1, drawn)
         gate_B = drawn.decode_B.float()
-        mask_BL = self.loss_mask(batch)
+        mask_BL = target_mask(batch, padding=self.loss_on_padding)
 
         flow_rows = _rows(~drawn.decode_B)
         decode_rows = _rows(drawn.decode_B)

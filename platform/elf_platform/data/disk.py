@@ -1,6 +1,5 @@
 """Whether the disk can hold what a preparation writes, asked before it starts."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ _BYTES_PER_TOKEN = 3.0  # of text; English has 4 to 4.5 under a 32k vocabulary a
 _EXPANSION = {"": 1.0, "gzip": 3.5, "zstd": 4.0}
 
 
-def text_bytes(parts: Iterable[CorpusPart]) -> int:
-    """Bytes of text to expect, from the sizes of the files; parts of unknown size count nothing."""
-    return int(sum(part.size * _EXPANSION[part.compression] for part in parts))
+def text_bytes(part: CorpusPart) -> int:
+    """Bytes of text to expect, from the sizes of the files; 0 where they are not known."""
+    return int(sum(piece.size * _EXPANSION[piece.compression] for piece in (part, *part.rest)))
 
 
 def shard_bytes(size_D: NDArray[np.int64], length: int, mode: Mode) -> int:

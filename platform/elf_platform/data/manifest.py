@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from elf_platform.atomic import write_text
+from elf.files import write_text
 from elf_platform.config import DataConfig
 from elf_platform.config_io import from_dict, to_dict
 from elf_platform.data.shards import ShardRecord, Split

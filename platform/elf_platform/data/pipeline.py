@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elf.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from elf_platform.atomic import TEMPORARY, committing
+from elf.files import TEMPORARY, committing
 from elf_platform.config import DataConfig
 from elf_platform.data import manifest as manifests
 from elf_platform.data.corpora import Corpus
@@ -33,6 +33,7 @@ from elf_platform.data.tasks import PackJob, ReadJob, Statement, finished, pack_
 from elf_platform.version import code_version
 
 TOKENIZER = "tokenizer.json"
+WORK = "work"
 J = TypeVar("J", ReadJob, PackJob)
 Each = Callable[[Sequence[Any], Callable[[Any], Statement]], Iterator[Statement]]
 """Runs a task on every job, anywhere and in any order, and yields the statements as they come."""
@@ -54,7 +55,7 @@ class Preparation:
 
     @property
     def work(self) -> Path:
-        return self.folder / "work"
+        return self.folder / WORK
 
     def run(self) -> tuple[Manifest, Tokenizer]:
         """All phases. Raises ValueError for a corpus without text, a full disk and, under ``strict``, unreadable input."""
@@ -62,7 +63,7 @@ class Preparation:
         for place in (self.folder, self.work):
             for leftover in place.glob(f"{TEMPORARY}*"):
                 leftover.unlink(missing_ok=True)
-        expected = text_bytes(self.corpus.parts)
+        expected = sum(map(text_bytes, self.corpus.parts))
         check_disk(self.folder, free=shutil.disk_usage(self.folder).free, text=expected, shards=2 * expected)
         reads = self._timed("read", self._read)
         stored = [StoredPart(self.work, part.index) for part in self.corpus.parts]
@@ -82,15 +83,10 @@ class Preparation:
 
     def _read(self) -> list[Statement]:
         jobs = [
-            ReadJob(
-                part=part,
-                work=self.work,
-                strict=self.config.strict,
-                key=_key(dataclasses.asdict(part), self.config.strict),
-            )
+            ReadJob(part=part, work=self.work, strict=self.config.strict, key=_key(dataclasses.asdict(part), self.config.strict))
             for part in self.corpus.parts
         ]
-        statements = self._do("reading", jobs, read_part, [part.size / 1e6 for part in self.corpus.parts])
+        statements = self._do("reading", jobs, read_part, [text_bytes(part) / 1e6 for part in self.corpus.parts])
         counts = _read_counts(statements)
         messages = [message for statement in statements for message in statement["messages"]]
         if counts.skipped_files or counts.skipped_lines:

@@ -12,6 +12,7 @@ import logging
 import os
 import pickle
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from elf.data.tokenizer import Tokenizer, load_tokenizer
 from elf_platform.config import DataConfig
 from elf_platform.data.corpora import Corpus, resolve
 from elf_platform.data.manifest import FILE, TRAINED, Manifest
-from elf_platform.data.pipeline import TOKENIZER, Each, Preparation, data_key
+from elf_platform.data.pipeline import TOKENIZER, WORK, Each, Preparation, data_key
 from elf_platform.data.shards import size_problem
 from elf_platform.data.split import check_fraction
 from elf_platform.data.tasks import Statement
@@ -116,6 +117,7 @@ def _intact(folder: Path, config: DataConfig, corpus: Corpus, given: Tokenizer |
     if not (folder / TOKENIZER).is_file():
         problems.append(f"{folder / TOKENIZER} is missing")
     if not problems:
+        shutil.rmtree(folder / WORK, ignore_errors=True)  # of a preparation that was killed after its last file
         return manifest
     more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
     _say(f"{problems[0]}{more}; preparing what is damaged again")

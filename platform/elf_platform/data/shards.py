@@ -6,7 +6,6 @@ files are not compressed, so that a column of a record batch is a numpy array th
 Shapes: R rows of a record batch, L row length.
 """
 
-import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from elf.data.packing import Packed, segment_dtype
-from elf_platform.atomic import committing
+from elf.files import committing, sha256_of
 
 Split = Literal["train", "valid"]
 SPLITS: tuple[Split, ...] = ("train", "valid")
@@ -42,12 +41,6 @@ class Block:
     length_R: NDArray[np.int32]
     cond_length_R: NDArray[np.int32]
     segment_RL: NDArray[np.signedinteger]
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def shard_schema(length: int) -> pa.Schema:

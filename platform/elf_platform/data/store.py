@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from elf_platform.atomic import committing
+from elf.files import committing
 
 BATCH_BYTES = 1 << 17
 """Bytes of text per record batch: what a random read costs, and what is tokenised at a time (1 << 20 was 4 % slower)."""

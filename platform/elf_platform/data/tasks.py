@@ -18,7 +18,7 @@ import numpy as np
 
 from elf.data.packing import Int32, Int64, Mode, flatten, pack
 from elf.data.tokenizer import Tokenizer, load_tokenizer, normalise
-from elf_platform.atomic import write_text
+from elf.files import write_text
 from elf_platform.data.corpora import CorpusPart
 from elf_platform.data.readers import ReadCounts, read_documents
 from elf_platform.data.shards import SPLITS, ShardWriter, Split

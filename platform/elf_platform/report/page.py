@@ -4,7 +4,7 @@ import base64
 import hashlib
 from pathlib import Path
 
-from elf_platform.atomic import write_text
+from elf.files import write_text
 from elf_platform.report.charts import Chart, clean, draw, standalone
 from elf_platform.report.figures import section_charts
 from elf_platform.report.headline import header

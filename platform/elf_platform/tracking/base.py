@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from elf_platform.atomic import write_text
+from elf.files import write_text
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 Kind = Literal["mlflow", "jsonl", "null"]

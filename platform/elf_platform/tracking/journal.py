@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from elf_platform.atomic import write_text
+from elf.files import write_text
 
 METRICS_FILE = "metrics.jsonl"
 UPLOADS_FILE = "uploads.jsonl"

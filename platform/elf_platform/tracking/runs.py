@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from elf_platform.atomic import committing
+from elf.files import committing
 from elf_platform.tracking.base import RunHandle, Status, load_handle
 from elf_platform.tracking.delivery import ExperimentDeleted, open_delivery, reason, say
 from elf_platform.tracking.journal import Cursor

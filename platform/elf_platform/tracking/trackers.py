@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from elf_platform.atomic import write_text
+from elf.files import write_text
 from elf_platform.tracking.base import RunHandle, Tracker
 from elf_platform.tracking.delivery import Sender
 from elf_platform.tracking.journal import METRICS_FILE, UPLOADS_FILE, Journal

@@ -8,7 +8,6 @@ step-00000100/
 No pickle anywhere. A folder is written under a temporary name and renamed before the marker is written.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -21,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from elf.files import TEMPORARY, sha256_of, write_text
 from elf.optim import ParamSlice
-from elf_platform.atomic import TEMPORARY, write_text
 
 FORMAT = 1
 MARKER = "COMMITTED"
@@ -41,12 +40,6 @@ class Checkpoint:
 def checkpoint_folder(root: Path, step: int) -> Path:
     """Where the checkpoint of ``step`` finished optimiser steps lies."""
     return root / f"step-{step:08d}"
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def write_rank_file(folder: Path, rank: int, slices: Sequence[ParamSlice], state: dict[str, Tensor]) -> dict[str, Any]:

@@ -168,8 +168,10 @@ def test_finished_data_is_found_again_and_other_settings_are_other_data(tmp_path
     write_corpus(tmp_path / "corpus")
     first = prepared(tmp_path)
     again = Serial()
+    (first.folder / "work").mkdir()  # as a kill between the last two steps leaves it
     second = prepare(settings(tmp_path / "corpus", strict=True), tmp_path, progress=False, each=again)
     assert second.reused and second.folder == first.folder and second.manifest == first.manifest and again.ran == []
+    assert not (first.folder / "work").exists()
     for changes in (
         {"length": 16},
         {"packing": "document"},

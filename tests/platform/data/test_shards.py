@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from elf.data.packing import Packed, flatten, pack
-from elf_platform.atomic import TEMPORARY, committing
-from elf_platform.data.shards import ShardRecord, ShardWriter, hash_problem, open_shard, sha256_of, size_problem
+from elf.files import TEMPORARY, committing, sha256_of
+from elf_platform.data.shards import ShardRecord, ShardWriter, hash_problem, open_shard, size_problem
 
 LENGTH = 8
 

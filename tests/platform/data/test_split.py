@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elf_platform.data.disk import check_disk, shard_bytes
+from elf_platform.data.corpora import CorpusPart
+from elf_platform.data.disk import check_disk, shard_bytes, text_bytes
 from elf_platform.data.progress import ProgressLine
 from elf_platform.data.sample import SPAN_BYTES, sample_text
 from elf_platform.data.split import LEFT_OUT, TRAIN, VALID, plan_split
@@ -137,6 +138,14 @@ def test_disk_too_small_is_refused_with_the_sum(tmp_path: Path) -> None:
     asked = r"has 3 MB free, but the preparation needs about 3\.0 GB: 1\.0 GB for .* and 2\.0 GB for shards"
     with pytest.raises(ValueError, match=asked):
         check_disk(tmp_path, free=3_000_000, text=1_000_000_000, shards=2_000_000_000)
+
+
+def test_estimate_of_text_counts_every_file_of_a_part_unpacked() -> None:
+    rest = (
+        CorpusPart(index=0, uri="b", format="txt", size=100, compression="gzip"),
+        CorpusPart(index=0, uri="c", format="txt", size=7),
+    )
+    assert text_bytes(CorpusPart(index=0, uri="a", format="txt", size=1000, rest=rest)) == 1000 + 350 + 7
 
 
 def test_estimate_of_shards_counts_padding_in_document_mode() -> None:
