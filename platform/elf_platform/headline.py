@@ -76,10 +76,9 @@ def sample_figures(
     """Samples and one trajectory for the report; the share of known words against unigram samples of the same length."""
     sizes, tokenizer = artefact.sizes, artefact.tokenizer
     many = replace(config.sample, count=max(WORD_SAMPLES, config.sample.count))
-    times = tuple(i / TRAJECTORY_POINTS for i in range(TRAJECTORY_POINTS))
     samples = draw_samples(
         artefact.process, artefact.network, tokenizer, many, length=sizes.length, channels=sizes.channels, device=device,
-        record_times=times,
+        record=TRAJECTORY_POINTS,
     )
     texts = decode(tokenizer, samples.ids_BL)
     append_samples(run_folder, step, texts[: config.sample.count], config.sample, samples.nfe)

@@ -16,18 +16,24 @@ T = TypeVar("T")
 J = TypeVar("J")
 
 
-def preflight(config: RunConfig, cluster: Cluster) -> Placement:
-    """Refuse what cannot run, with the sums: workers against the cluster, memory, disk. Before any work is done."""
+def preflight(config: RunConfig, cluster: Cluster) -> tuple[Placement, str]:
+    """Refuse what cannot run, with the sums: workers against the cluster, memory, disk. Before any work is done.
+
+    Returns where the run goes, and the sums in words."""
     placement = place(config, cluster, most=_autoscaling_limit())
     vocab_size, channels = expected_sizes(config)
     parameters = sum(p.numel() for p in shape_network(config, vocab_size=vocab_size, channels=channels).parameters())
+    memory = ""
     if not placement.use_gpu:
+        # Another machine's memory cannot be asked from here; its workers' own check is the allocation.
         per_machine = -(-config.train.workers // max(cluster.nodes, 1))
-        check_memory(parameters, config, available=_available_memory(), per_machine=per_machine)
+        memory = check_memory(parameters, config, available=_available_memory() if cluster.local else float("inf"), per_machine=per_machine)
     elif torch.cuda.is_available():
-        check_memory(parameters, config, available=float(torch.cuda.mem_get_info()[1]), per_machine=1)
-    check_disk(parameters, config, config.storage)
-    return placement
+        memory = check_memory(parameters, config, available=float(torch.cuda.mem_get_info()[1]), per_machine=1)
+    disk = check_disk(parameters, config, config.storage)
+    workers = f"{config.train.workers} worker{'s' if config.train.workers > 1 else ''}"
+    kind = "1 GPU" if placement.use_gpu else f"{placement.threads} CPU threads"
+    return placement, f"{workers} with {kind} each; {memory or 'memory not known from here'}; {disk}"
 
 
 def remotely(function: Callable[[J], T], job: J, *, use_gpu: bool, cluster: Cluster) -> T:

@@ -37,7 +37,8 @@ def pretrain(config: RunConfig, recipe: str) -> Figures:
     else:
         encoder_config(config)  # refuses a batch that does not divide before any work
         with connect() as cluster:
-            placement = preflight(config, cluster)
+            placement, sums = preflight(config, cluster)
+            say(f"preflight: {sums}")
             data = prepare(config.data, config.storage)
             figures = _train(config, run_folder, cluster, placement, data)
     print_summary(run_folder, figures, load_handle(run_folder))

@@ -58,7 +58,7 @@ class Autoregressive(Process):
     @torch.no_grad()
     def sample(
         self, network: nn.Module, draws: Draws, *, length: int, channels: int, config: SampleConfig,
-        eos_id: int | None = None, pad_id: int = 0, record_times: tuple[float, ...] = (),
+        eos_id: int | None = None, pad_id: int = 0, record: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Samples:
         ids_BL = torch.full((len(draws.rows), length), pad_id, dtype=torch.int64, device=draws.device)

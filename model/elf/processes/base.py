@@ -73,13 +73,13 @@ class Process(abc.ABC):
     @abc.abstractmethod
     def sample(
         self, network: nn.Module, draws: Draws, *, length: int, channels: int, config: SampleConfig,
-        eos_id: int | None = None, pad_id: int = 0, record_times: tuple[float, ...] = (),
+        eos_id: int | None = None, pad_id: int = 0, record: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Samples:
         """len(draws.rows) rows of ``length`` tokens; row i's noise depends on (draws.seed, draws.rows[i]) alone.
 
-        ids at and after the first ``eos_id`` are replaced by ``pad_id``. ``record_times``: also decode the estimate at the first
-        step at or past each of these times. ``progress(done, total)`` is called after each step."""
+        ids at and after the first ``eos_id`` are replaced by ``pad_id``. ``record``: also decode the estimate of this many
+        steps, evenly spaced among the sampler's. ``progress(done, total)`` is called after each step."""
 
 
 def bucket_by_level(t_B: Tensor, loss_B: Tensor, count_B: Tensor) -> Tensor:

@@ -186,12 +186,12 @@ class EmbeddedFlow(Process):
 
     def sample(
         self, network: nn.Module, draws: Draws, *, length: int, channels: int, config: SampleConfig,
-        eos_id: int | None = None, pad_id: int = 0, record_times: tuple[float, ...] = (),
+        eos_id: int | None = None, pad_id: int = 0, record: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Samples:
         return sample_flow(
             network, draws, length=length, channels=channels, config=config, noise_scale=self.noise_scale, t_eps=self.t_eps,
-            time_mean=self.time_mean, time_std=self.time_std, eos_id=eos_id, pad_id=pad_id, record_times=record_times,
+            time_mean=self.time_mean, time_std=self.time_std, eos_id=eos_id, pad_id=pad_id, record=record,
             progress=progress,
         )
 

@@ -88,7 +88,7 @@ class TokenDenoising(Process):
 
     def sample(
         self, network: nn.Module, draws: Draws, *, length: int, channels: int, config: SampleConfig,
-        eos_id: int | None = None, pad_id: int = 0, record_times: tuple[float, ...] = (),
+        eos_id: int | None = None, pad_id: int = 0, record: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Samples:
         raise ValueError("token_denoising trains an encoder and cannot generate text; sample from an elf or autoregressive artefact")

@@ -41,34 +41,33 @@ class CountedNetwork:
 @torch.no_grad()
 def integrate(
     network: "CountedNetwork", z_BLC: Tensor, times: Tensor, *, config: SampleConfig, noise: Callable[[int], Tensor], noise_scale: float,
-    t_eps: float, record_times: tuple[float, ...] = (), progress: Callable[[int, int], None] | None = None,
+    t_eps: float, record: int = 0, progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Tensor, list[tuple[float, Tensor]]]:
-    """Clean latents at t = 1 from ``z_BLC`` at times[0], and the estimates x_hat at the recorded times.
+    """Clean latents at t = 1 from ``z_BLC`` at times[0], and the estimates x_hat of ``record`` steps, evenly spaced.
 
     noise(i): unit normal noise of step i. The estimate of each step is the self-conditioning of the next (zeros at first)."""
     grid = [float(t) for t in times]
     previous_BLC = torch.zeros_like(z_BLC)
     recorded: list[tuple[float, Tensor]] = []
-    waiting = sorted(record_times)
+    steps = len(grid) - 1
+    wanted = {round(k * (steps - 1) / max(record - 1, 1)) for k in range(record)}
     for i, (t, t_next) in enumerate(pairwise(grid)):
         step = Step(
             t=t, t_next=t_next, noise=partial(noise, i), noise_scale=noise_scale, t_eps=t_eps, gamma=config.gamma,
             denoise=partial(network.denoise, previous_BLC), update_from=config.sde_update,
         )
         z_BLC, previous_BLC = SAMPLERS[config.sampler](z_BLC, step)
-        while waiting and (t >= waiting[0] or t_next >= 1.0):
-            if not recorded or recorded[-1][0] != t:
-                recorded.append((t, previous_BLC))
-            waiting.pop(0)
+        if i in wanted:
+            recorded.append((t, previous_BLC))
         if progress:
-            progress(i + 1, len(grid) - 1)
+            progress(i + 1, steps)
     return z_BLC, recorded
 
 
 @torch.no_grad()
 def sample_flow(
     network: nn.Module, draws: Draws, *, length: int, channels: int, config: SampleConfig, noise_scale: float, t_eps: float,
-    time_mean: float, time_std: float, eos_id: int | None, pad_id: int, record_times: tuple[float, ...] = (),
+    time_mean: float, time_std: float, eos_id: int | None, pad_id: int, record: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
     """Rows of tokens; row i's noise comes from (draws.seed, draws.rows[i]), the grid from draws.seed alone."""
@@ -76,7 +75,7 @@ def sample_flow(
     times = GRIDS[config.grid](config.steps, seed=draws.seed, mean=time_mean, std=time_std)
     z_BLC, estimates = integrate(
         counted, noise_scale * draws.normal("start", length, channels), times, config=config, noise_scale=noise_scale, t_eps=t_eps,
-        noise=lambda i: draws.normal(f"step {i}", length, channels), record_times=record_times, progress=progress,
+        noise=lambda i: draws.normal(f"step {i}", length, channels), record=record, progress=progress,
     )
     ids_BL = mask_after_eos(counted.decode(z_BLC), eos_id, pad_id)
     nfe = counted.nfe  # decoding the recorded estimates is for looking at, not part of sampling

@@ -11,4 +11,4 @@ class Samples:
 
     ids_BL: Tensor  # int64
     nfe: int  # network forward evaluations per row, the decoding pass included
-    trajectory: list[tuple[float, Tensor]] = field(default_factory=list)  # (t, ids_BL) of the estimate at recorded times
+    trajectory: list[tuple[float, Tensor]] = field(default_factory=list)  # (t, ids_BL) of the estimates that were recorded

@@ -20,14 +20,14 @@ TRAJECTORY_POINTS = 8
 
 def draw_samples(
     process: Process, network: torch.nn.Module, tokenizer: Tokenizer, config: SampleConfig, *, length: int, channels: int,
-    device: torch.device, record_times: tuple[float, ...] = (), progress: Callable[[int, int], None] | None = None,
+    device: torch.device, record: int = 0, progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
     """``config.count`` rows; row i depends on (config.seed, i) alone."""
     network.eval()
     draws = Draws(seed=config.seed, step=0, rows=np.arange(config.count), total=config.count, device=device)
     return process.sample(
         network, draws, length=length, channels=channels, config=config, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id,
-        record_times=record_times, progress=progress,
+        record=record, progress=progress,
     )
 
 

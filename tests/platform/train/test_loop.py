@@ -1,7 +1,10 @@
 """The training loop on the plain engine: figures, learning, resume, and saves that fail."""
 
+import contextlib
 import math
-from collections.abc import Callable
+import resource
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -122,42 +125,44 @@ def test_a_gradient_that_is_not_finite_skips_the_step(config_of: Config, trainin
     assert any(not torch.equal(after[k], before[k]) for k in after)
 
 
-def test_a_save_that_fails_keeps_the_last_good_checkpoint(
-    config_of: Config, training: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@contextlib.contextmanager
+def full_disk(space: int = 4096) -> Iterator[None]:
+    """The operating system refuses every file beyond ``space`` bytes, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (space, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("full_at", [4, 8])
+def test_a_disk_that_fills_during_a_save(
+    full_at: int, config_of: Config, training: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = training(config_of(steps=8, checkpoint_every=4), tmp_path)
+    """In the middle training goes on and says so; at the end it is an error. The last good checkpoint survives both."""
+    job = training(config_of(steps=8, checkpoint_every=2), tmp_path)
     original = loop.write_rank_file
 
-    def full_at_eight(folder: Path, *rest: object) -> dict[str, object]:
-        written = original(folder, *rest)  # type: ignore[arg-type]
-        if "00000008" in folder.name:
-            raise OSError(28, "No space left on device")
-        return written
+    def write(folder: Path, *rest: object) -> dict[str, object]:
+        with full_disk() if folder.name.endswith(f"{full_at:08d}") else contextlib.nullcontext():
+            return original(folder, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "write_rank_file", full_at_eight)
-    with pytest.raises(OSError, match="No space left") as error:
+    monkeypatch.setattr(loop, "write_rank_file", write)
+    if full_at == 8:
+        with pytest.raises(OSError, match="could not be written") as error:
+            train(job)
+        assert "last good one is kept" in str(error.value) and "resumes" in str(error.value)
+    else:
         train(job)
-    assert "last good one is kept" in str(error.value) and "resumes" in str(error.value)
-    kept = latest(tmp_path / "checkpoints")
-    assert kept is not None and kept.step == 4
-    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
-
-
-def test_a_failed_save_in_the_middle_does_not_stop_training(
-    config_of: Config, training: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = training(config_of(steps=8, checkpoint_every=4), tmp_path)
-    original = loop.write_rank_file
-
-    def full_at_four(folder: Path, *rest: object) -> dict[str, object]:
-        if "00000004" in folder.name:
-            raise OSError(28, "No space left on device")
-        return original(folder, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(loop, "write_rank_file", full_at_four)
-    train(job)
-    kept = latest(tmp_path / "checkpoints")
-    assert kept is not None and kept.step == 8
+        warning = next((tmp_path / "texts").glob("warning*")).read_text()
+        assert "step 4 could not be written" in warning
+    job.tracker.close()
+    kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == [f"step-{step:08d}" for step in (2, 4, 6, 8) if step != full_at]
+    assert latest(tmp_path / "checkpoints") is not None
 
 
 def test_the_time_histogram_counts_each_flow_row_once(config_of: Config, training: Build, tmp_path: Path) -> None:
