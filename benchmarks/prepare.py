@@ -39,7 +39,7 @@ class Measured:
     phases: list[dict[str, float]] = field(default_factory=list)
 
 
-def measure(config: DataConfig, place: Path, workers: int, repeats: int) -> Measured:
+def measure(config: DataConfig, place: Path, repeats: int) -> Measured:
     """Paired repeats, after one that is thrown away because it starts the workers' processes."""
     from elf_platform.data.corpora import resolve
     from elf_platform.data.prepare import prepare
@@ -50,7 +50,7 @@ def measure(config: DataConfig, place: Path, workers: int, repeats: int) -> Meas
     texts = list(dict.fromkeys(texts))
     measured = Measured()
     for repeat in range(repeats + 1):
-        data = prepare(config, place, workers=workers, progress=False)
+        data = prepare(config, place, progress=False)  # on all CPUs of the cluster, which has as many as are measured
         tokens = data.manifest.train.tokens + data.manifest.valid.tokens
         measured.corpus = f"{data.manifest.name}: {data.manifest.read.bytes / 1e6:.1f} MB, {tokens:,} tokens, {len(parts)} parts"
         if repeat:
@@ -102,7 +102,7 @@ def main(argv: list[str]) -> int:
     os.environ["RAYON_NUM_THREADS"] = str(own.workers)  # read once, at the library's first parallel call
     config = DataConfig(paths=tuple(own.paths), tokenizer=TokenizerConfig(vocab_size=own.vocab_size), shard_mb=own.shard_mb)
     with tempfile.TemporaryDirectory(prefix="elf-bench-") as place, local_cluster(own.workers):
-        measured = measure(config, Path(place), own.workers, own.repeats)
+        measured = measure(config, Path(place), own.repeats)
     ratio = report(measured)
     print(f"at least {DEMANDED} per second demanded: {'reached' if ratio >= DEMANDED else 'missed'}")
     return 0 if ratio >= DEMANDED else 1

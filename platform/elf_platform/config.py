@@ -44,7 +44,7 @@ class DataConfig:
     strict: bool = False
     """Refuse unreadable input (wrong encoding, broken lines) instead of skipping it with a count."""
     shard_mb: float = 64.0
-    """Megabytes of text per task and shard; part of the shards' identity, not of the results' meaning."""
+    """Megabytes of text per task and shard, at most; a corpus of less than 32 such shards is cut finer, down to 4 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,8 @@ Format = Literal["txt", "jsonl", "parquet", "arrow", "builtin", "hub"]
 
 _MEGABYTE = 1_000_000
 _PROBE_BYTES = 1 << 20  # read from a .jsonl file to see whether it has the text column
+_PARTS = 32  # cut a corpus into about this many parts at least ...
+_SMALLEST_PART = 4 * 1024 * 1024  # ... unless they became smaller than this, where starting a task costs more than it does
 _INSPECTORS = 8  # files looked into at once: nearly all waiting where they are remote
 
 
@@ -84,6 +86,8 @@ def resolve(config: "DataConfig") -> Corpus:
         else:
             found |= {file.uri: file for file in find_files(path)}
     files = [found[uri] for uri in sorted(found) if found[uri].size > 0]
+    # A corpus of a few shards would leave most CPUs idle. The cut depends on the corpus alone, never on the workers.
+    share = min(share, max(_SMALLEST_PART, sum(file.size for file in files) // _PARTS))
     with ThreadPoolExecutor(_INSPECTORS) as pool:
         for inspected in pool.map(lambda file: _inspect(file, config.text_column, share, config.strict), files):
             pieces += inspected
