@@ -51,14 +51,14 @@ def test_recipes_by_name(recipe: str) -> None:
 def test_settings_of_every_type() -> None:
     line = (
         "tiny --optim.lr 1e-3 --optim.betas 0.8 0.95 --train.workers=2 --data.paths a.txt b.txt --data.strict --train.gpu off "
-        "--process.time-mean -1.0 --name probe --codec.network.depth 2 --data.tokenizer.source unigram --tracking.kind null"
+        "--process.time-mean -1.0 --name probe --codec.network.depth 3 --data.tokenizer.source unigram --tracking.kind null"
     )
     config = parse(line).config
     assert config.optim.lr == 1e-3 and config.optim.betas == (0.8, 0.95)
     assert config.train.workers == 2 and config.train.gpu == "off"
     assert config.data.paths == ("a.txt", "b.txt") and config.data.strict is True
     assert isinstance(config.process, EmbeddedFlow) and config.process.time_mean == -1.0
-    assert isinstance(config.codec, OwnConfig) and config.codec.network.depth == 2
+    assert isinstance(config.codec, OwnConfig) and config.codec.network.depth == 3
     assert config.name == "probe" and config.data.tokenizer.source == "unigram" and config.tracking.kind == "null"
     changed = {path for path, value in flatten(config).items() if value != flatten(tiny())[path]}
     assert changed == {

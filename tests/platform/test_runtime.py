@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from elf_platform.environment import prepare_environment
-from elf_platform.recipes import tiny
+
 from elf_platform.runtime import Cluster, _join, connect, ray_temp, usable_cpus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +21,7 @@ RAY = Path(sys.executable).with_name("ray")
 
 
 def test_a_connected_process_stays_connected(ray_cluster: Cluster) -> None:
-    with connect(tiny()) as cluster:
+    with connect() as cluster:
         assert cluster == Cluster(nodes=1, cpus=2.0, gpus=ray_cluster.gpus, local=False)
     import ray
 
@@ -89,9 +89,9 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PRIVATE = """
 import os, time
-from elf_platform.recipes import tiny
+
 from elf_platform.runtime import connect
-with connect(tiny()) as cluster:
+with connect() as cluster:
     import ray
     @ray.remote
     def where():
@@ -122,9 +122,9 @@ def test_a_private_cluster_leaves_nothing_behind(tmp_path: Path) -> None:
 
 JOB = """
 import elf
-from elf_platform.recipes import tiny
+
 from elf_platform.runtime import connect
-with connect(tiny()) as cluster:
+with connect() as cluster:
     import ray
     @ray.remote
     def where():
