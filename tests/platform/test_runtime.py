@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from elf_platform.environment import prepare_environment
-
 from elf_platform.runtime import Cluster, _join, connect, ray_temp, usable_cpus
 
 ROOT = Path(__file__).resolve().parents[2]
