@@ -1,6 +1,6 @@
 """Which tokens an encoder's query may look at (elf.md A.1, A.6).
 
-Shapes: B rows, L tokens. The transformers library is never given a 2-D or 3-D mask: it expands the latter wrongly (elf.md E.3).
+Shapes: B rows, L tokens. The transformers library is never given a 2-D or 3-D mask: it expands the latter wrongly.
 """
 
 import torch
