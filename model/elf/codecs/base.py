@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from elf.batch import Batch
+from elf.codecs.store import SavedCodec, digest_of, write_codec
 
 
 class Codec(abc.ABC):
@@ -30,10 +31,14 @@ class Codec(abc.ABC):
         """The same codec with its tensors on ``device``."""
 
     @abc.abstractmethod
+    def _saved(self) -> SavedCodec:
+        """Settings and tensors from which ``from_saved`` builds the codec again."""
+
     def save(self, folder: Path) -> None:
         """Write codec.json and codec.safetensors into ``folder`` (created; no pickle), such that ``load_codec`` reads it back."""
+        write_codec(folder, self._saved())
 
     @property
-    @abc.abstractmethod
     def fingerprint(self) -> str:
         """SHA-256 over settings and weights."""
+        return digest_of(self._saved())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from elf.batch import Batch
 from elf.codecs.base import Codec
 from elf.codecs.mask import encoder_mask
-from elf.codecs.store import SavedCodec, digest_of, read_codec, write_codec
+from elf.codecs.store import SavedCodec, read_codec
 from elf.nn.config import NetworkConfig, Precision
 from elf.nn.token_model import TokenModel
 from elf.processes.token_denoising import TokenDenoising
@@ -151,13 +151,6 @@ class OwnCodec(Codec):
         }
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         return SavedCodec(kind=self.kind, settings=settings, tensors=tensors | {"mean": self.mean_C, "std": self.std_C})
-
-    def save(self, folder: Path) -> None:
-        write_codec(folder, self._saved())
-
-    @property
-    def fingerprint(self) -> str:
-        return digest_of(self._saved())
 
     @staticmethod
     def from_saved(saved: SavedCodec) -> "OwnCodec":

@@ -14,7 +14,7 @@ from elf.batch import Batch
 from elf.codecs.base import Codec
 from elf.codecs.hub import hub_folder, is_hub
 from elf.codecs.mask import encoder_mask
-from elf.codecs.store import SavedCodec, digest_of, write_codec
+from elf.codecs.store import SavedCodec
 from elf.nn.config import Precision
 
 _WAY_OUT = (
@@ -99,13 +99,6 @@ class T5Codec(Codec):
         architecture = {name: getattr(self.encoder.config, name) for name in _ARCHITECTURE}
         tensors = {name: tensor for name, tensor in self.encoder.state_dict().items() if name != _TIED}
         return SavedCodec(kind=self.kind, settings=settings | {"architecture": architecture}, tensors=tensors)
-
-    def save(self, folder: Path) -> None:
-        write_codec(folder, self._saved())
-
-    @property
-    def fingerprint(self) -> str:
-        return digest_of(self._saved())
 
     @staticmethod
     def from_saved(saved: SavedCodec) -> "T5Codec":

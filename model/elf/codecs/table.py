@@ -12,7 +12,7 @@ from torch import Tensor
 
 from elf.batch import Batch
 from elf.codecs.base import Codec
-from elf.codecs.store import HEADER, SavedCodec, digest_of, write_codec
+from elf.codecs.store import HEADER, SavedCodec
 from elf.codecs.t5 import T5Config
 
 _CHANNELS = 128
@@ -79,13 +79,6 @@ class TableCodec(Codec):
 
     def _saved(self) -> SavedCodec:
         return SavedCodec(kind=self.kind, settings={}, tensors={"table": self.token_table_VC})
-
-    def save(self, folder: Path) -> None:
-        write_codec(folder, self._saved())
-
-    @property
-    def fingerprint(self) -> str:
-        return digest_of(self._saved())
 
     @staticmethod
     def from_saved(saved: SavedCodec) -> "TableCodec":
