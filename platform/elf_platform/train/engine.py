@@ -1,7 +1,7 @@
 """What runs forward, backward and the update on a worker. Two implementations: plain PyTorch here, DeepSpeed in ``zero``."""
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -103,9 +103,6 @@ class PlainEngine(Engine):
 
     def gather_weights(self, kind: str = "ema") -> dict[str, Tensor] | None:
         return unflattened(self.updater.slices, self.updater.state(), kind)
-
-
-EngineBuilder = Callable[..., Engine]
 
 
 def build_engine(

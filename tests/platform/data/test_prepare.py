@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_words import WORDS
 
 from elf.data.tokenizer import load_tokenizer, normalise, train_tokenizer
 from elf_platform.config import DataConfig, TokenizerConfig
@@ -24,25 +25,6 @@ from elf_platform.data.prepare import PreparedData, prepare, summary
 from elf_platform.data.reader import RowReader
 from elf_platform.data.shards import Split
 from elf_platform.data.tasks import pack_part, read_part
-
-WORDS = (
-    "the",
-    "a",
-    "wind",
-    "rain",
-    "sun",
-    "sea",
-    "hill",
-    "road",
-    "lamp",
-    "night",
-    "morning",
-    "river",
-    "stone",
-    "bird",
-    "house",
-    "song",
-)
 
 
 class Serial:

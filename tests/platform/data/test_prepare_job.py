@@ -13,31 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from made_words import WORDS
 
 from elf_platform.cli import parse_run_config
 from elf_platform.config import DataConfig, TokenizerConfig
 from elf_platform.data.inspect_data import verify
 from elf_platform.data.manifest import Manifest
 from elf_platform.data.prepare import PreparedData, prepare
-
-WORDS = (
-    "the",
-    "a",
-    "wind",
-    "rain",
-    "sun",
-    "sea",
-    "hill",
-    "road",
-    "lamp",
-    "night",
-    "morning",
-    "river",
-    "stone",
-    "bird",
-    "house",
-    "song",
-)
 
 
 def write_corpus(folder: Path, *, files: int, documents: int) -> None:
