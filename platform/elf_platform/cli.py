@@ -178,6 +178,9 @@ def _sort_words(argv: Sequence[str]) -> _Words:
             if not equals and (not rest or rest[0].startswith("--")):
                 raise ValueError(f"{option} needs a value")
             own[option] = value if equals else rest.pop(0)
+        elif option == "--train.workers" and ":" in (value if equals else "".join(rest[:1])):
+            fewest, _, most = (value if equals else rest.pop(0)).partition(":")
+            settings += ["--train.min_workers", fewest, "--train.workers", most]
         elif word in ("--print", "--help", "-h"):
             flags.add(word)
         else:

@@ -58,7 +58,12 @@ class TrainConfig:
     micro_batch: int = 0
     """Rows per forward pass and worker; 0 means the whole share of the worker in one pass. Gradient accumulation follows."""
     workers: int = 1
-    """Ray Train workers (processes); one GPU each when gpu is on."""
+    """Ray Train workers (processes); one GPU each when gpu is on. `--train.workers 1:2` is elastic: as many as the cluster has room
+    for, one to two; the global batch stays the same."""
+    min_workers: int = 0
+    """Elastic: the fewest workers to go on with, the first number of `--train.workers 1:2`. 0: exactly `workers`."""
+    resize_every_s: float = 60.0
+    """Elastic: seconds between looks at the cluster for room for more workers."""
     gpu: Literal["auto", "on", "off"] = "auto"
     """auto: use GPUs when the cluster has enough of them for the workers."""
     threads: int = 0
@@ -79,16 +84,37 @@ class TrainConfig:
     """Steps between checkpoints; one is always written at the end."""
     keep: int = 3
     """Checkpoints kept, newest first."""
+    keep_best: bool = False
+    """Also keep the checkpoint with the lowest validation loss."""
+    keep_every: int = 0
+    """Also keep every checkpoint whose step is a multiple of this; 0 for none."""
     max_failures: int = 3
     """Times Ray restarts the workers from the last checkpoint before giving up."""
+    stop_within_s: float = 120.0
+    """Seconds that a planned stop (Ctrl-C, SIGTERM, a resize, a node that is drained) waits for the step and the save."""
+    record_rows: bool = False
+    """Write the data-set rows of every step to rows/rank-*.jsonl, to see afterwards what the model was shown and when."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "global_batch", "workers", "log_every", "checkpoint_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}, but must be at least 1")
-        for name in ("micro_batch", "threads", "valid_every", "valid_rows", "sample_every", "max_failures"):
+        for name in ("micro_batch", "min_workers", "threads", "valid_every", "valid_rows", "sample_every", "keep_every", "max_failures"):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name} is {getattr(self, name)}, but must be 0 or more")
+        for name in ("resize_every_s", "stop_within_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"train.{name} is {getattr(self, name)}, but must be above 0 seconds")
+        if self.keep_best and not self.valid_rows:
+            raise ValueError("train.keep_best needs a validation loss, but train.valid_rows is 0; drop it, or validate on some rows")
+        if self.keep_every % self.checkpoint_every:
+            raise ValueError(
+                f"train.keep_every {self.keep_every} is no multiple of train.checkpoint_every {self.checkpoint_every}: there would be no "
+                "checkpoint at most of those steps"
+            )
+        if self.min_workers:
+            self._check_elastic()
+            return
         if self.global_batch % self.workers:
             raise ValueError(
                 f"train.global_batch {self.global_batch} does not divide among train.workers {self.workers}: "
@@ -101,6 +127,52 @@ class TrainConfig:
                 f"train.micro_batch {self.micro_batch} does not divide a worker's share of {share} rows "
                 f"(train.global_batch {self.global_batch} / train.workers {self.workers}); use a divisor of {share}, or 0"
             )
+
+    def _check_elastic(self) -> None:
+        """Any number of workers in the range may turn up, so shares may differ by a row and nothing has to divide."""
+        if self.min_workers >= self.workers:
+            raise ValueError(
+                f"train.workers {self.min_workers}:{self.workers} is no range; give fewer workers before the colon than after it, or one "
+                "number for a fixed group"
+            )
+        if self.global_batch < self.workers:
+            raise ValueError(
+                f"train.global_batch {self.global_batch} has not a row for each of up to {self.workers} workers; raise it or lower "
+                "train.workers"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthConfig:
+    """What is watched while a run trains, and what happens when something is wrong."""
+
+    on_bad_step: Literal["skip", "rollback", "stop"] = "skip"
+    """A step is bad when its loss or gradient is not finite, or spikes (spike_factor). skip: leave the weights as they are and go on with
+    the next step. rollback: go back to the last checkpoint and never do that step again. stop: end the run with an error."""
+    spike_factor: float = 0.0
+    """A loss or gradient norm above this many times its median over the last `window` good steps is a spike; 0 for no such check."""
+    window: int = 64
+    """Good steps that the median is over; the check begins when a quarter of them are there."""
+    max_bad_steps: int = 10
+    """Bad steps without as many good ones in between after which the run stops."""
+    replicas_every: int = 500
+    """Steps between checks that what workers hold in common is the same to the last bit; 0 for never."""
+    stall_s: float = 600.0
+    """Seconds without progress after which every worker writes its threads' stacks to the run folder; 0 for never."""
+    timeout_s: float = 1800.0
+    """Seconds that a worker waits for the others before it gives up; Ray then restarts the group. The main one may sample meanwhile."""
+
+    def __post_init__(self) -> None:
+        for name in ("spike_factor", "replicas_every", "stall_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"health.{name} is {getattr(self, name)}, but must be 0 (off) or more")
+        if 0 < self.spike_factor <= 1:
+            raise ValueError(f"health.spike_factor is {self.spike_factor}, which would call ordinary steps spikes; use 2 or more, or 0")
+        for name in ("window", "max_bad_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"health.{name} is {getattr(self, name)}, but must be at least 1")
+        if not self.timeout_s > 0:
+            raise ValueError(f"health.timeout_s is {self.timeout_s}, but must be above 0 seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +225,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 

@@ -29,6 +29,8 @@ RESULT_FREE = frozenset(
         "tracking",
         "engine",
         "train.workers",
+        "train.min_workers",
+        "train.resize_every_s",
         "train.gpu",
         "train.threads",
         "train.micro_batch",
@@ -38,7 +40,14 @@ RESULT_FREE = frozenset(
         "train.sample_every",
         "train.checkpoint_every",
         "train.keep",
+        "train.keep_best",
+        "train.keep_every",
         "train.max_failures",
+        "train.stop_within_s",
+        "train.record_rows",
+        "health.replicas_every",
+        "health.stall_s",
+        "health.timeout_s",
     }
 )
 """Dotted paths that cannot change the loss curve or the samples: names, places, bookkeeping, and how the same sums are divided among
