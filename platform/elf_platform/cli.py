@@ -31,6 +31,7 @@ from elf_platform.config import RunConfig
 from elf_platform.config_io import default_name, flatten, read_config, resolve, unknown_key
 from elf_platform.recipes import DEFAULT, RECIPES
 from elf_platform.sizes import expected_sizes, shape_network
+from elf_platform.stops import Terminated, raise_on_sigterm
 
 T = TypeVar("T")
 
@@ -95,18 +96,21 @@ def parse_settings(cls: type[T], argv: Sequence[str], *, prog: str, summary: str
 
 
 def run_main(main: Callable[[list[str]], int | None]) -> None:
-    """Runs a job on the command line and exits: 0 or what it returns, 2 with one paragraph for a user's error, 130 on Ctrl-C.
+    """Runs a job on the command line and exits: 0 or what it returns, 2 with one paragraph for a user's error, 130 on Ctrl-C,
+    143 on SIGTERM.
 
     User errors are ValueError and OSError (FileNotFoundError, ConnectionError, ...), wherever they were raised: those of Ray tasks and
     training workers are taken out of Ray's wrappers, and Ray's own errors (a worker killed for memory, ...) count too. Anything else is a
     bug and keeps its traceback; ELF_DEBUG=1 shows all of them.
     """
     _quiet_logs()
+    raise_on_sigterm()
     try:
         code = main(sys.argv[1:])
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as stop:
+        terminated = isinstance(stop, Terminated)
+        print("\nterminated" if terminated else "\ninterrupted", file=sys.stderr)
+        raise SystemExit(143 if terminated else 130) from None
     except Exception as error:
         cause = root_cause(error)
         if not (isinstance(cause, ValueError | OSError) or _is_rays(cause)):

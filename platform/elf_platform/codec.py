@@ -17,6 +17,7 @@ from elf_platform.config import RunConfig, TrackingConfig
 from elf_platform.config_io import to_dict
 from elf_platform.data.prepare import PreparedData
 from elf_platform.data.reader import RowReader
+from elf_platform.lock import exclusive
 from elf_platform.tracking import RunHandle
 from elf_platform.train.checkpoint import CheckpointReader, latest
 from elf_platform.train.worker import Job, initial_network
@@ -36,13 +37,14 @@ def encoder_config(config: RunConfig) -> RunConfig | None:
     own = config.codec
     if not config.process.needs_codec or not isinstance(own, OwnConfig) or own.path:
         return None
-    if own.global_batch % config.train.workers:
+    if own.global_batch % config.train.workers and not config.train.min_workers:
         raise ValueError(
             f"codec.global_batch {own.global_batch} does not divide among train.workers {config.train.workers}; use a multiple of it"
         )
     train = replace(
         config.train, steps=own.steps, global_batch=own.global_batch, micro_batch=0, valid_every=0, sample_every=0,
-        checkpoint_every=max(own.steps // 2, 1), keep=1, log_every=min(config.train.log_every, own.steps),
+        checkpoint_every=max(own.steps // 2, 1), keep=1, keep_best=False, keep_every=0, record_rows=False,
+        log_every=min(config.train.log_every, own.steps),
     )
     warmup = min(50, own.steps // 10)
     return replace(
@@ -52,7 +54,9 @@ def encoder_config(config: RunConfig) -> RunConfig | None:
     )
 
 
-def prepare_codec(config: RunConfig, data: PreparedData, launch: Launch, *, threads: int) -> tuple[Path | None, Codec | None]:
+def prepare_codec(
+    config: RunConfig, data: PreparedData, launch: Launch, *, threads: int, log: Callable[[str], None] = print
+) -> tuple[Path | None, Codec | None]:
     """Folder of the saved codec and the codec itself on the CPU; (None, None) for a process that works on token ids.
 
     An own codec is trained once for its settings and data, and found again afterwards. Raises ValueError when the codec does not fit
@@ -63,8 +67,10 @@ def prepare_codec(config: RunConfig, data: PreparedData, launch: Launch, *, thre
     codec: Codec
     if encoder is not None:
         folder = _own_folder(config, data)
-        if not (folder / "codec.json").is_file():
-            _train_encoder(config, encoder, data, folder, launch, threads)
+        # Another run with the same encoder may be training it right now.
+        with exclusive(folder.with_name(f"{folder.name}.training"), "the training of this encoder", wait=log):
+            if not (folder / "codec.json").is_file():
+                _train_encoder(config, encoder, data, folder, launch, threads)
     else:
         codec = config.codec.build(vocab_size=data.tokenizer.vocab_size)
         check_codec(codec, vocab_size=data.tokenizer.vocab_size, length=config.data.length)

@@ -17,7 +17,7 @@ from elf_platform.data.reader import RowReader
 from elf_platform.tracking import read_metrics
 from elf_platform.train.context import WorkerContext
 from elf_platform.train.engine import PlainEngine
-from elf_platform.train.loop import micro_batch_rows
+from elf_platform.train.loop import rows_per_pass
 from elf_platform.train.module import ProcessModule
 from elf_platform.train.snapshots import TRAJECTORY_POINTS, append_samples, decode, draw_samples
 from elf_platform.train.validation import validate
@@ -65,7 +65,7 @@ def valid_figures(artefact: Artefact, config: RunConfig, data_folder: Path, devi
     figures = validate(
         artefact.process, engine, artefact.codec, RowReader(data_folder, "valid"),
         WorkerContext(run_folder=artefact.folder, device=device), count=config.train.valid_rows,
-        micro_batch=min(micro_batch_rows(config), 64), seed=config.seed,
+        micro_batch=min(rows_per_pass(config, config.train.workers), 64), seed=config.seed,
     )
     return {name: value for name, value in figures.items() if "/level/" not in name}
 

@@ -12,6 +12,7 @@ from elf_platform.config_io import diff_configs, flatten, read_config, write_con
 from elf_platform.data.prepare import PreparedData, prepare
 from elf_platform.finish import finish
 from elf_platform.headline import Figures
+from elf_platform.lock import exclusive
 from elf_platform.place import preflight, remotely
 from elf_platform.report import render_figures, write_report
 from elf_platform.runtime import Cluster, connect
@@ -36,7 +37,7 @@ def pretrain(config: RunConfig, recipe: str) -> Figures:
         figures: Figures = json.loads(done.read_text())
     else:
         encoder_config(config)  # refuses a batch that does not divide before any work
-        with connect() as cluster:
+        with exclusive(run_folder, f"the run {config.name}"), connect() as cluster:
             placement, sums = preflight(config, cluster)
             say(f"preflight: {sums}")
             data = prepare(config.data, config.storage)
@@ -65,7 +66,7 @@ def claim_run(config: RunConfig, recipe: str) -> Path:
 def _train(config: RunConfig, run_folder: Path, cluster: Cluster, placement: Placement, data: PreparedData) -> Figures:
     """Codec, training, artefact, report; the tracked run ends as what it came to."""
     run = functools.partial(launch, use_gpu=placement.use_gpu)
-    codec_folder, codec = prepare_codec(config, data, lambda job, title: run(job, title=title), threads=placement.threads)
+    codec_folder, codec = prepare_codec(config, data, lambda job, title: run(job, title=title), threads=placement.threads, log=say)
     channels = codec.channels if codec else 0
     network = shape_network(config, vocab_size=data.tokenizer.vocab_size, channels=channels)
     say(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import elf
 import elf_platform
+from elf_platform.stops import raise_on_sigterm
 
 _TEMP_PREFIX = "elf-ray-"
 
@@ -59,6 +60,7 @@ def local_cluster(cpus: int) -> Iterator[Cluster]:
     with ray_temp() as temp:
         _share_python_path()
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level="ERROR", log_to_driver=False, _temp_dir=str(temp))
+        raise_on_sigterm()
         try:
             yield cluster_resources(local=True)
         finally:
@@ -111,6 +113,7 @@ def _join(address: str) -> None:
         )
     try:
         ray.init(logging_level="WARNING", log_to_driver=False)
+        raise_on_sigterm()
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         mode = os.environ.get("RAY_AUTH_MODE", "unset")
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)

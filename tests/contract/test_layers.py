@@ -14,7 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOTS = (ROOT / "model", ROOT / "platform")
 
-RAY_MODULES = {"elf_platform.runtime", "elf_platform.place", "elf_platform.data.prepare", "elf_platform.train.driver"}
+RAY_MODULES = {
+    f"elf_platform.{name}" for name in ("runtime", "place", "data.prepare", "train.driver", "train.callbacks")
+}
 """Modules that place work on the cluster; no other may import Ray."""
 
 

@@ -16,7 +16,8 @@ from elf_platform.tracking import RunHandle, start_tracker
 from elf_platform.train.checkpoint import latest
 from elf_platform.train.context import WorkerContext
 from elf_platform.train.engine import build_engine
-from elf_platform.train.loop import Training, micro_batch_rows
+from elf_platform.train.feed import passes
+from elf_platform.train.loop import Training
 from elf_platform.train.module import ProcessModule
 from elf_platform.train.worker import Job, initial_network
 
@@ -69,10 +70,10 @@ def build_training(config: RunConfig, run_folder: Path, *, context: WorkerContex
     )
     checkpoint = latest(run_folder / "checkpoints") if resume else None
     network = initial_network(job, VOCAB, resume=checkpoint)
-    share = config.train.global_batch // context.world_size
     engine = build_engine(
         config.engine_kind, ProcessModule(process, network), config.optim, config.engine, context,
-        total_steps=config.train.steps, accumulation=share // micro_batch_rows(config),
+        total_steps=config.train.steps,
+        accumulation=passes(config.train.global_batch, context.world_size, config.train.micro_batch),
     )
     return Training(
         config=config, context=context, process=process, network=network, engine=engine, codec=codec, train_rows=MadeRows(),

@@ -48,6 +48,8 @@ class Chart:
     from_zero: bool = False
     log: bool | None = None
     """None: logarithmic where the values span a factor of more than ``LOG_SPAN``."""
+    marks: list[tuple[float, str]] = field(default_factory=list)
+    """(x, words) of thin vertical lines."""
     size: tuple[int, int] = field(default=(560, 300))
 
     @property
@@ -96,6 +98,7 @@ def draw(chart: Chart) -> str:
         if words:
             parts.append(f'<text class="label" x="{place:g}" {below} text-anchor="{anchor}">{clean(words)}</text>')
     parts.append(f'<g clip-path="url(#{clip})">')
+    parts += [_mark(x(place), words, y) for place, words in chart.marks if x.low <= place <= x.high]
     for series in sorted(chart.series, key=lambda series: ("bars", "rule", "faint", "line", "dots").index(series.form)):
         parts += _series(series, x, y)
     parts.append("</g></svg>")
@@ -151,6 +154,12 @@ def _value_range(chart: Chart) -> tuple[float, float]:
         ys = [b for _, b in series.points]
         values += [quantile(ys, 0.005), quantile(ys, 0.995)] if series.form == "faint" else ys
     return _extent(values)
+
+
+def _mark(place: float, words: str, y: Scale) -> str:
+    """A vertical line; its words are the tooltip of the picture by itself, and a row of the page's own tooltip."""
+    line = f'<line x1="{place:.1f}" x2="{place:.1f}" y1="{y.start:g}" y2="{y.end:g}"/>'
+    return f'<g class="mark" data-x="{place:.1f}" data-words="{clean(words)}"><title>{clean(words)}</title>{line}</g>'
 
 
 def _extent(values: Iterable[float]) -> tuple[float, float]:

@@ -14,6 +14,7 @@ MOMENTS = 5  # points of training at which the loss by noise level is shown
 SMOOTH_FROM = 40  # logged points from which a smoothed line is drawn over the raw one
 SMALL = (360, 200)
 
+TURNS = "Thin vertical lines: restarts, resizes and rollbacks."
 VELOCITY_ERROR = "mean squared velocity error per channel"
 CROSS_ENTROPY = "nats per token"
 NAMES = {
@@ -57,7 +58,8 @@ def _loss_chart(record: RunRecord, part: str, title: str, unit: str) -> Chart:
     if series and part in ("ce", "decoder_ce") and isinstance(unigram, int | float):
         ends = [(edge([x for drawn in series for x, _ in drawn.points]), float(unigram)) for edge in (min, max)]
         series.append(Series(name="unigram model", points=ends, colour="s0", form="rule"))
-    return Chart(slug="loss" if part == "loss" else re.sub(r"\W", "_", f"loss_{part}"), title=title, unit=unit, series=series)
+    slug = "loss" if part == "loss" else re.sub(r"\W", "_", f"loss_{part}")
+    return Chart(slug=slug, title=title, unit=unit, series=series, marks=record.turns(), note=TURNS if record.turns() else "")
 
 
 def _raw_and_smooth(line: Line, name: str, colour: str) -> list[Series]:

@@ -11,7 +11,7 @@ from elf_platform.report.headline import header
 from elf_platform.report.record import RunRecord, read_record
 from elf_platform.report.script import SCRIPT
 from elf_platform.report.style import CHART_CSS, DARK, LIGHT, PAGE_CSS
-from elf_platform.report.texts import samples_section, settings_section, trajectory_section
+from elf_platform.report.texts import events_section, samples_section, settings_section, trajectory_section
 
 REPORT_FILE = "report.html"
 
@@ -19,7 +19,7 @@ REPORT_FILE = "report.html"
 def write_report(run_folder: Path) -> Path:
     """Writes ``report.html`` into the run folder, whole or not at all, and returns its path.
 
-    Reads config.json, summary.json, metrics.jsonl, samples.jsonl, trajectory.json and times.json; what is missing or broken
+    Reads config.json, summary.json, metrics.jsonl, events.jsonl, samples.jsonl, trajectory.json and times.json; what is missing or broken
     is left out. Raises FileNotFoundError when the folder itself does not exist.
     """
     path = run_folder / REPORT_FILE
@@ -43,6 +43,7 @@ def page(record: RunRecord) -> str:
         samples_section(record),
         trajectory_section(record),
         sections.get("Machine", ""),
+        events_section(record),
         settings_section(record),
     ]
     # The policy lets this one script run and nothing else, should a text ever slip through the escaping.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from elf_platform.tracking import load_handle, read_metrics, ui_command
+from elf_platform.tracking import Event, load_handle, read_events, read_metrics, ui_command
 from elf_platform.tracking.journal import METRICS_FILE, read_lines
 
 Line = list[tuple[float, float]]
@@ -34,6 +34,7 @@ class RunRecord:
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Line] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     trajectory: list[tuple[float, str]] = field(default_factory=list)
     trajectory_seed: int | None = None
@@ -47,6 +48,23 @@ class RunRecord:
     def names(self, prefix: str) -> list[str]:
         """Metrics that begin with ``prefix``, without it, in the order of their first appearance."""
         return [name[len(prefix) :] for name in self.metrics if name.startswith(prefix) and not name.endswith(".nonfinite")]
+
+    @property
+    def eventful(self) -> bool:
+        """Whether more happened than one attempt that began."""
+        return len(self.events) > 1 or any(event.kind != "attempt" for event in self.events)
+
+    def turns(self) -> list[tuple[float, str]]:
+        """(step, what happened) where the curve was taken up anew: restarts, resizes, rollbacks; once for each step."""
+        found: dict[int, list[str]] = {}
+        attempts = 0
+        for event in self.events:
+            attempts += event.kind == "attempt"
+            if event.kind in ("resize", "rollback"):
+                found.setdefault(event.step, []).append(f"{event.kind}: {event.text}")
+            elif event.kind == "attempt" and attempts > 1:
+                found.setdefault(event.step, []).append(f"attempt {attempts}: {event.text}")
+        return [(float(step), "; ".join(words)) for step, words in sorted(found.items())]
 
     def setting(self, path: str) -> Any:
         """A leaf of the configuration by its dotted path; None when it has none."""
@@ -76,6 +94,7 @@ def read_record(run_folder: Path) -> RunRecord:
         config=config,
         summary=_object(run_folder / "summary.json"),
         metrics=metrics,
+        events=read_events(run_folder),
         samples=_samples(run_folder / "samples.jsonl"),
         trajectory=_points(trajectory.get("points")),
         trajectory_seed=_whole(trajectory.get("seed")),

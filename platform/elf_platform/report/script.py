@@ -33,6 +33,9 @@ SCRIPT = """
       };
     });
     if (!lines.length) return;
+    const marks = Array.from(svg.querySelectorAll("g.mark"), function (mark) {
+      return { place: Number(mark.dataset.x), words: mark.dataset.words };
+    });
     const box = svg.viewBox.baseVal;
     const cross = document.createElementNS("http://www.w3.org/2000/svg", "line");
     cross.setAttribute("class", "cross");
@@ -58,6 +61,9 @@ SCRIPT = """
         const row = add(tip, "span", "");
         add(row, "i", line.name, line.colour);
         add(row, "span", line.values[i][1]);
+      });
+      marks.forEach(function (mark) {
+        if (Math.abs(mark.place - x) < box.width / 80) add(tip, "span", mark.words, "words");
       });
       tip.hidden = false;
       const right = event.clientX + 16;

@@ -22,6 +22,7 @@ CHART_CSS = (
 polyline{fill:none;stroke-linejoin:round;stroke-linecap:round}
 .line{stroke:var(--c);stroke-width:2}.faint{stroke:var(--c);stroke-width:1;opacity:.28}.hit{stroke:none}
 .rule{stroke-width:1.5;stroke-dasharray:5 4}
+.mark line{stroke:var(--ink3);stroke-width:1;opacity:.75}
 .bar{fill:var(--c);opacity:.55}.dot{fill:var(--c);stroke:var(--paper);stroke-width:1.5}
 """
 )
@@ -87,6 +88,7 @@ table{border-collapse:collapse;width:100%;font-size:14px}
 td,th{text-align:left;vertical-align:top;padding:5px 16px 5px 0;border-top:1px solid var(--rule);font-weight:400}
 th{color:var(--ink2);width:38%}tr.group th{color:var(--ink);font-weight:620;padding-top:16px;border-top:0}
 td{font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
+.events th{width:220px}.events th small{display:block;color:var(--ink3)}.events tr:first-child>*{border-top:0}
 footer{margin-top:72px;color:var(--ink3);font-size:13px}
 #tip{position:fixed;z-index:9;pointer-events:none;background:var(--paper);border:1px solid var(--axis);border-radius:9px;
 padding:7px 11px;
@@ -95,6 +97,7 @@ font-size:13px;line-height:1.5;box-shadow:0 6px 22px rgba(0,0,0,.16);font-varian
 #tip i{font-style:normal;color:var(--ink2)}
 #tip i::before{content:"";display:inline-block;width:10px;height:4px;border-radius:2px;background:var(--c);
 margin-right:7px;vertical-align:middle}
+#tip .words{color:var(--ink2);display:block;overflow-wrap:anywhere}.mark{pointer-events:none}
 .cross{stroke:var(--ink3);stroke-dasharray:3 3}
 @media(max-width:900px){.cards{grid-template-columns:repeat(auto-fit,minmax(150px,1fr))}}
 @media(max-width:640px){main{padding:32px 16px 64px}.at,.stop{grid-template-columns:1fr;gap:8px}

@@ -78,6 +78,28 @@ def _against(words: list[str], final: list[str]) -> tuple[float, str]:
     return sum(kept) / max(1, len(bare)), "".join(runs)
 
 
+def events_section(record: RunRecord) -> str:
+    """What happened on the way: attempts, resizes, skipped windows, stops, warnings; nothing for a run that went straight through."""
+    if not record.eventful:
+        return ""
+    attempts = sum(event.kind == "attempt" for event in record.events)
+    lead = f"{attempts} attempt{'s' if attempts != 1 else ''}." if attempts else ""
+    start = min(event.time for event in record.events)
+    rows = []
+    for event in record.events:
+        facts = f"step {event.step:,}<small>{clean(event.kind.replace('_', ' '))}, {_duration(event.time - start)}</small>"
+        rows.append(f"<tr><th>{facts}</th><td>{clean(_cut(event.text))}</td></tr>")
+    table = f'<table class="events">{"".join(rows)}</table>'
+    return f'<section><h2>Events</h2><p class="lead">{lead}</p><div class="panel">{table}</div></section>'
+
+
+def _duration(seconds: float) -> str:
+    """Time since the first event, as hours, minutes and seconds."""
+    minutes, left = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"after {hours}:{minutes:02d}:{left:02d}" if hours or minutes or left else "at the start"
+
+
 def settings_section(record: RunRecord) -> str:
     """The whole configuration and every other figure of the summary, folded."""
     rows = _rows(record.config)

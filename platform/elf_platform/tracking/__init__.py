@@ -1,22 +1,25 @@
 """Where figures of a run go: the run folder always, one MLflow run across all attempts besides, at its own pace.
 
 Driver: ``handle = open_run(...)`` before training, ``finish(handle, ...)`` after it.
-Rank 0: ``tracker = start_tracker(handle, run_folder)``.
+Rank 0: ``tracker = start_tracker(handle, run_folder)``. Drivers and controllers: ``book_event(run_folder, step, kind, text)``.
 """
 
-from elf_platform.tracking.base import RunHandle, Status, Tracker, load_handle
-from elf_platform.tracking.journal import read_metrics
+from elf_platform.tracking.base import Event, RunHandle, Status, Tracker, load_handle
+from elf_platform.tracking.journal import read_events, read_metrics
 from elf_platform.tracking.runs import finish, flush, open_run, ui_command
-from elf_platform.tracking.trackers import start_tracker
+from elf_platform.tracking.trackers import book_event, start_tracker
 
 __all__ = [
+    "Event",
     "RunHandle",
     "Status",
     "Tracker",
+    "book_event",
     "finish",
     "flush",
     "load_handle",
     "open_run",
+    "read_events",
     "read_metrics",
     "start_tracker",
     "ui_command",

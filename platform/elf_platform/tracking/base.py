@@ -1,4 +1,4 @@
-"""What tracking is to the rest: a handle that the driver makes and rank 0 uses, and the three calls of a tracker."""
+"""What tracking is to the rest: a handle that the driver makes and rank 0 uses, and the calls of a tracker."""
 
 import json
 from collections.abc import Mapping
@@ -32,9 +32,14 @@ class RunHandle:
     params: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     end: str = ""
-    """End state still to be set in the store."""
+    """State that the run ended with; empty as long as it trains, and after a driver that was killed."""
     end_time: float = 0.0
     """Unix seconds at which the run ended."""
+    end_sent: bool = False
+    """The store has the end state."""
+    reopen: bool = False
+    """The store may still have the end state of an earlier attempt. Set by the driver alone: a sender that is late, or figures that
+    are sent after the end, must not open a finished run."""
 
     @property
     def pending(self) -> bool:
@@ -54,11 +59,25 @@ def load_handle(run_folder: Path) -> RunHandle | None:
         return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened to a run: an attempt that began, a resize, a skipped window, a planned stop, ..."""
+
+    step: int
+    time: float
+    """Unix seconds."""
+    kind: str
+    text: str
+
+
 class Tracker(Protocol):
-    """What rank 0 calls while it trains. None of these waits for a network, and none raises because of one."""
+    """What rank 0 calls while it trains. None of these waits for a network, and none raises because of one or of a full disk."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Values at an optimiser step. A value that is not finite is booked as ``<name>.nonfinite`` = 1 instead."""
+
+    def event(self, step: int, kind: str, text: str) -> None:
+        """One line of events.jsonl; with MLflow a tag ``<kind>.<line number>`` besides. May be called from any thread."""
 
     def text(self, name: str, text: str, step: int) -> None:
         """A text, such as a sample, that belongs to a step."""

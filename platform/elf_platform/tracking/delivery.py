@@ -5,17 +5,18 @@ driver sends later with the same code.
 """
 
 import math
+import posixpath
 import random
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from elf_platform.tracking.base import RunHandle, load_handle
-from elf_platform.tracking.journal import METRICS_FILE, UPLOADS_FILE, Cursor, read_lines
+from elf_platform.tracking.journal import EVENTS_FILE, METRICS_FILE, UPLOADS_FILE, Cursor, event_of, read_lines
 
 BATCH = 1000  # metrics in one request, the limit of MLflow
 NAME_LIMIT = 250
@@ -38,13 +39,20 @@ class Store(Protocol):
     """Where points go. Every method raises when the store cannot be reached."""
 
     def connect(self, handle: RunHandle) -> RunHandle:
-        """Makes sure that the run exists and is open; the handle with its ids. Another run_id than before means a new run."""
+        """Makes sure that the run exists, and is open where ``handle.reopen`` asks for it; the handle with its ids. Another run_id
+        than before means a new run."""
 
     def latest_steps(self) -> dict[str, int]:
         """Last step that the store has of each metric."""
 
+    def steps_from(self, name: str, first: int) -> set[int]:
+        """Steps that the store has of one metric, from ``first`` on."""
+
     def send(self, points: list[Point]) -> None:
         """At most ``BATCH`` points, all or none."""
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Any number of tags of the run; long values are cut."""
 
     def upload(self, path: Path, folder: str) -> None:
         """A file, or a folder with all it holds, into ``folder``."""
@@ -58,8 +66,10 @@ class ExperimentDeleted(ValueError):
 
 
 def clean_name(name: str) -> str:
-    """A name that MLflow takes: letters, digits, underscore, dash, dot, blank and slash, at most 250 of them."""
-    return re.sub(r"[^\w\-. /]", "_", name)[:NAME_LIMIT]
+    """A name that MLflow takes: letters, digits, underscore, dash, dot, blank and slash, at most 250 of them, and a path that goes
+    down only."""
+    name = re.sub(r"[^\w\-. /]", "_", name)[:NAME_LIMIT]
+    return re.sub(r"^\.\.|^\.$|^$", "_", posixpath.normpath(name).strip("/"))
 
 
 def say(message: str) -> None:
@@ -85,6 +95,7 @@ class Delivery:
         self.handle = handle
         self.run_folder = run_folder
         self._latest: dict[str, int] | None = None
+        self._asked: dict[str, tuple[float, set[int]]] = {}  # metric to (first step that was asked for, steps that the store has)
 
     def connect(self) -> None:
         """Makes the run if need be and asks how far it is.
@@ -92,42 +103,88 @@ class Delivery:
         A request that failed may still have been taken by the store, and a killed worker may have sent more than its cursor says.
         Asking after every failure keeps points from arriving twice.
         """
+        self._note()
         handle = self.store.connect(self.handle)
         if handle.run_id != self.handle.run_id:
             Cursor().save(self.run_folder)
-        if handle != self.handle:
-            handle.save(self.run_folder)
-        self.handle = handle
-        self._latest = self.store.latest_steps()
+        self._note(experiment_id=handle.experiment_id, run_id=handle.run_id, reopen=False)
+        self._latest, self._asked = self.store.latest_steps(), {}
+
+    def _note(self, **changes: Any) -> None:
+        """Changes the handle as the run folder has it by now: the driver may have ended the run meanwhile."""
+        kept = load_handle(self.run_folder)
+        current = kept if kept is not None and kept.key == self.handle.key else self.handle
+        self.handle = replace(current, **changes)
+        if self.handle != kept:
+            self.handle.save(self.run_folder)
 
     def push(self) -> None:
-        """Points, then the end state if there is one, then uploads; raises at the first failure, with all before it recorded."""
+        """Events, points, then the end state if there is one, then uploads; raises at the first failure, with all before it
+        recorded."""
         try:
             if self._latest is None:
                 self.connect()
             assert self._latest is not None
+            self._push_events()
             self._push_points(self._latest)
-            if self.handle.end:
+            if self.handle.end and not self.handle.end_sent:
                 self.store.end(self.handle.end, self.handle.end_time)
-                self.handle = replace(self.handle, end="")
-                self.handle.save(self.run_folder)
+                self._note(end_sent=True)
             self._push_uploads()
         except Exception:
             self._latest = None
             raise
 
+    def _push_events(self) -> None:
+        """Each as a tag with the number of its line, so that sending it again changes nothing, and the number of attempts."""
+        path, cursor = self.run_folder / EVENTS_FILE, Cursor.read(self.run_folder)
+        if not path.exists() or path.stat().st_size == cursor.events:
+            return
+        tags: dict[str, str] = {}
+        attempts, end = 0, cursor.events
+        for number, (offset, line) in enumerate(read_lines(path), 1):
+            event = event_of(line)
+            if event is not None and event.kind == "attempt":
+                attempts += 1
+                tags["attempts"] = str(attempts)
+            if event is not None and offset > cursor.events:
+                tags[clean_name(f"{event.kind}.{number:04d}")] = f"step {event.step}: {event.text}"
+            end = max(end, offset)
+        self.store.tag(tags)
+        replace(cursor, events=end).save(self.run_folder)
+
     def _push_points(self, latest: dict[str, int]) -> None:
         cursor = Cursor.read(self.run_folder)
         for offset, points in _batches(self.run_folder / METRICS_FILE, cursor.metrics):
-            fresh = []
-            for point in points:
-                if point.step > latest.get(point.name, -1):
-                    latest[point.name] = point.step
-                    fresh.append(point)
+            fresh = self._fresh(points, latest)
             for start in range(0, len(fresh), BATCH):
                 self.store.send(fresh[start : start + BATCH])
             cursor = replace(cursor, metrics=offset)
             cursor.save(self.run_folder)
+
+    def _fresh(self, points: list[Point], latest: dict[str, int]) -> list[Point]:
+        """Those that the store does not have, the first of each metric and step.
+
+        A restart from an earlier checkpoint logs steps again, and may log others between them (another interval, a validation that
+        was due earlier). A step beyond the last one is new; of the others only the store knows, which costs a request per metric.
+        """
+        chosen: dict[tuple[str, int], Point] = {}
+        for point in points:
+            if (point.name, point.step) in chosen:
+                continue
+            if point.step > latest.get(point.name, -1):
+                latest[point.name] = point.step
+            else:
+                first, steps = self._asked.get(point.name, (math.inf, set()))
+                if point.step < first:
+                    steps = self.store.steps_from(point.name, point.step) | {step for name, step in chosen if name == point.name}
+                    self._asked[point.name] = (point.step, steps)
+                if point.step in steps:
+                    continue
+            chosen[point.name, point.step] = point
+            if point.name in self._asked:
+                self._asked[point.name][1].add(point.step)
+        return list(chosen.values())
 
     def _push_uploads(self) -> None:
         cursor = Cursor.read(self.run_folder)
@@ -173,14 +230,16 @@ class Sender:
         self._run_folder = run_folder
         self._wake = threading.Event()
         self._stop = threading.Event()
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def wake(self) -> None:
-        """Something was added to a journal."""
+        """Something was added to a journal. May be called from any thread."""
         self._wake.set()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
-            self._thread.start()
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
+                self._thread.start()
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """A last attempt, for ``timeout`` seconds at most."""

@@ -1,5 +1,8 @@
 """The journal: JSON lines in the run folder, written before anything is sent, and the place up to which they were sent."""
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -8,27 +11,52 @@ from pathlib import Path
 from typing import Any
 
 from elf.files import write_text
+from elf_platform.tracking.base import Event
 
 METRICS_FILE = "metrics.jsonl"
 UPLOADS_FILE = "uploads.jsonl"
+EVENTS_FILE = "events.jsonl"
 CURSOR_FILE = "tracking.cursor"
 
 
 class Journal:
-    """Append-only JSON lines. Opening it cuts off a last line that a killed writer left unfinished."""
+    """Append-only JSON lines of one writer. Opening it cuts off a last line that a killed writer left unfinished."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         repair(path)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
+        self._torn = False
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """One line in one write, handed to the operating system at once: it outlives the process. OSError on a full disk."""
-        self._file.write(json.dumps(line, allow_nan=False).encode("ascii") + b"\n")
-        self._file.flush()
+        """One line in one write, handed to the operating system at once: it outlives the process. OSError on a full disk; the next
+        line then begins a new one, and readers leave the torn one out."""
+        data = b"\n" * self._torn + _encode(line)
+        written = self._file.write(data)
+        self._torn = 0 < written < len(data) or (self._torn and not written)
+        if written < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
 
     def close(self) -> None:
         self._file.close()
+
+
+def append_shared(path: Path, line: Mapping[str, Any]) -> None:
+    """Adds a line to a file that several processes write, in one write under a lock. A line that a killed one left unfinished is
+    closed, not cut off: line numbers stay. OSError on a full disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+b", buffering=0) as file:
+        with contextlib.suppress(OSError):  # a file system without locks: single writes are all there is
+            fcntl.flock(file, fcntl.LOCK_EX)
+        size = file.seek(0, os.SEEK_END)
+        torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+        data = b"\n" * torn + _encode(line)
+        if file.write(data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def _encode(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(line, allow_nan=False).encode("ascii") + b"\n"
 
 
 def repair(path: Path) -> None:
@@ -67,29 +95,60 @@ def read_metrics(path: Path) -> list[tuple[int, dict[str, float]]]:
     """
     by_step: dict[int, dict[str, float]] = {}
     for _, line in read_lines(path):
-        if isinstance(line.get("step"), int) and isinstance(line.get("metrics"), dict):
+        if _has_metrics(line):
             by_step.setdefault(line["step"], {}).update(line["metrics"])
     return sorted(by_step.items())
 
 
+def _has_metrics(line: Mapping[str, Any]) -> bool:
+    return isinstance(line.get("step"), int) and isinstance(line.get("metrics"), dict)
+
+
+def event_of(line: Mapping[str, Any]) -> Event | None:
+    """The event in a line of events.jsonl; None for a line that is none."""
+    step, time, kind, text = (line.get(name) for name in ("step", "time", "kind", "text"))
+    if not (isinstance(step, int) and isinstance(time, int | float) and isinstance(kind, str) and isinstance(text, str)):
+        return None
+    return Event(step=step, time=float(time), kind=kind, text=text)
+
+
+def read_events(run_folder: Path) -> list[Event]:
+    """What happened to a run, in the order in which it was booked; empty without a file."""
+    return [event for _, line in read_lines(run_folder / EVENTS_FILE) if (event := event_of(line))]
+
+
 @dataclass(frozen=True)
 class Cursor:
-    """Bytes of the two journals that the store has taken."""
+    """Bytes of the three journals that the store has taken."""
 
     metrics: int = 0
     uploads: int = 0
+    events: int = 0
 
     @staticmethod
     def read(run_folder: Path) -> "Cursor":
-        """The kept cursor, or the start: the store drops what it already has, so an early cursor costs time only."""
+        """The kept cursor. What it lacks, or what does not fit its journal, begins at the start: the store drops what it already
+        has, so an early cursor costs time only."""
         try:
-            cursor = Cursor(**json.loads((run_folder / CURSOR_FILE).read_text("utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
-            return Cursor()
-        sizes = [path.stat().st_size if path.exists() else 0 for path in (run_folder / METRICS_FILE, run_folder / UPLOADS_FILE)]
-        return Cursor(
-            cursor.metrics if 0 <= cursor.metrics <= sizes[0] else 0, cursor.uploads if 0 <= cursor.uploads <= sizes[1] else 0
-        )
+            kept = json.loads((run_folder / CURSOR_FILE).read_text("utf-8"))
+        except (FileNotFoundError, ValueError):
+            kept = {}
+        places = {}
+        for name, file in (("metrics", METRICS_FILE), ("uploads", UPLOADS_FILE), ("events", EVENTS_FILE)):
+            place, path = kept.get(name) if isinstance(kept, dict) else None, run_folder / file
+            if isinstance(place, int) and 0 <= place <= (path.stat().st_size if path.exists() else 0):
+                places[name] = place
+        return Cursor(**places)
 
     def save(self, run_folder: Path) -> None:
         write_text(run_folder / CURSOR_FILE, json.dumps(asdict(self)))
+
+
+def waiting(run_folder: Path) -> dict[str, int]:
+    """What the store has not taken yet: number of points, events and files, those that are there. Points that were logged again
+    count again."""
+    cursor = Cursor.read(run_folder)
+    points = sum(len(line["metrics"]) for _, line in read_lines(run_folder / METRICS_FILE, cursor.metrics) if _has_metrics(line))
+    events = sum(1 for _, line in read_lines(run_folder / EVENTS_FILE, cursor.events) if event_of(line))
+    files = sum(1 for _, line in read_lines(run_folder / UPLOADS_FILE, cursor.uploads) if line.get("path"))
+    return {name: count for name, count in (("points", points), ("events", events), ("files", files)) if count}

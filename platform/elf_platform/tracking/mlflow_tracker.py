@@ -5,6 +5,7 @@ import os
 import socket
 import time
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,8 +31,8 @@ for _name in ("alembic", "mlflow", "urllib3.connectionpool"):
 
 KEY_TAG = "elf.key"
 VALUE_LIMIT = 6000
-TAG_LIMIT = 5000
-PARAMS_PER_BATCH = 100
+TAG_LIMIT = 5000  # of older servers; newer ones take 8000
+PER_BATCH = 100  # params or tags in one request
 PROBE_SECONDS = 5.0
 
 
@@ -54,7 +55,7 @@ class MlflowStore:
             run = self._make_run(self._client, handle, experiment_id)
         self._run_id = run.info.run_id
         self._log_params(self._client, run, handle)
-        if run.info.status != "RUNNING" and not handle.end:
+        if handle.reopen and run.info.status != "RUNNING":
             self._client.update_run(self._run_id, status="RUNNING")
         return replace(handle, experiment_id=run.info.experiment_id, run_id=self._run_id)
 
@@ -64,10 +65,18 @@ class MlflowStore:
         # history of each metric would be a request for each.
         return {metric.key: metric.step for metric in self._client.get_run(self._run_id).data._metric_objs}
 
+    def steps_from(self, name: str, first: int) -> set[int]:
+        assert self._client is not None
+        return {metric.step for metric in self._client.get_metric_history(self._run_id, name) if metric.step >= first}
+
     def send(self, points: list[Point]) -> None:
         assert self._client is not None
         metrics = [Metric(point.name, point.value, round(point.time * 1000), point.step) for point in points]
         self._client.log_batch(self._run_id, metrics=metrics)
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        assert self._client is not None
+        self._log_tags(self._client, self._run_id, tags)
 
     def upload(self, path: Path, folder: str) -> None:
         assert self._client is not None
@@ -116,7 +125,7 @@ class MlflowStore:
         found = client.search_runs([experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{handle.key}'", max_results=1)
         if found:
             return found[0]
-        tags = {clean_name(key): value[:TAG_LIMIT] for key, value in handle.tags.items()}
+        tags = {clean_name(key): _cut(value, TAG_LIMIT) for key, value in handle.tags.items()}
         start = round(time.time() * 1000)
         return client.create_run(experiment_id, start, tags | {KEY_TAG: handle.key}, run_name=handle.run_name or None)
 
@@ -124,18 +133,22 @@ class MlflowStore:
     def _log_params(client: MlflowClient, run: Run, handle: RunHandle) -> None:
         """Adds the missing ones. MLflow never changes a param: one that differs now is kept as a tag ``resumed.<name>``."""
         known = run.data.params
-        wanted = {clean_name(key): _cut(value) for key, value in handle.params.items()}
+        wanted = {clean_name(key): _cut(value, VALUE_LIMIT) for key, value in handle.params.items()}
         missing = [Param(key, value) for key, value in wanted.items() if key not in known]
+        for start in range(0, len(missing), PER_BATCH):
+            client.log_batch(run.info.run_id, params=missing[start : start + PER_BATCH])
         changed = {f"resumed.{key}"[:NAME_LIMIT]: value for key, value in wanted.items() if known.get(key, value) != value}
-        tags = [RunTag(key, value[:TAG_LIMIT]) for key, value in changed.items()]
-        for start in range(0, len(missing), PARAMS_PER_BATCH):
-            client.log_batch(run.info.run_id, params=missing[start : start + PARAMS_PER_BATCH])
-        for start in range(0, len(tags), PARAMS_PER_BATCH):
-            client.log_batch(run.info.run_id, tags=tags[start : start + PARAMS_PER_BATCH])
+        MlflowStore._log_tags(client, run.info.run_id, changed)
+
+    @staticmethod
+    def _log_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+        found = [RunTag(key, _cut(value, TAG_LIMIT)) for key, value in tags.items()]
+        for start in range(0, len(found), PER_BATCH):
+            client.log_batch(run_id, tags=found[start : start + PER_BATCH])
 
 
-def _cut(value: str) -> str:
-    return value if len(value) <= VALUE_LIMIT else value[: VALUE_LIMIT - 1] + "…"
+def _cut(value: str, limit: int) -> str:
+    return value if len(value) <= limit else value[: limit - 1] + "…"
 
 
 def _probe(uri: str) -> None:

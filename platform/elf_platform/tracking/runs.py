@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from elf.files import committing
 from elf_platform.tracking.base import RunHandle, Status, load_handle
 from elf_platform.tracking.delivery import ExperimentDeleted, open_delivery, reason, say
-from elf_platform.tracking.journal import Cursor
+from elf_platform.tracking.journal import Cursor, waiting
 from elf_platform.tracking.trackers import book_upload
 
 if TYPE_CHECKING:  # at run time it would import the whole model, and sending waiting figures needs none of it
@@ -54,7 +54,8 @@ def open_run(
         known = RunHandle(kind="mlflow", uri=uri, experiment=config.experiment, key=uuid.uuid4().hex)
         if run_folder.exists():
             Cursor().save(run_folder)
-    handle = replace(known, run_name=run_name, artifact_root=artifact_root, params=dict(params), tags=dict(tags or {}), end="")
+    handle = replace(known, run_name=run_name, artifact_root=artifact_root, params=dict(params), tags=dict(tags or {}))
+    handle = replace(handle, end="", end_time=0.0, end_sent=False, reopen=bool(known.run_id))
     if local:
         storage.mkdir(parents=True, exist_ok=True)
     handle.save(run_folder)
@@ -91,15 +92,20 @@ def store_uri(uri: str, storage: Path) -> str:
 def flush(handle: RunHandle, run_folder: Path) -> bool:
     """Sends what waits in the run folder; True when nothing waits any more. Prints one line when the store does not take it."""
     handle = load_handle(run_folder) or handle
-    if handle.kind != "mlflow":
+    if handle.kind != "mlflow" or not (handle.pending or waiting(run_folder) or (handle.end and not handle.end_sent)):
         return True
     try:
         open_delivery(handle, run_folder).push()
         return True
     except Exception as error:  # the figures are safe in the run folder, and the run is not to fail for a store
-        again = shlex.join([sys.executable, "-m", "elf_platform.tracking", str(run_folder)])
-        say(f"{handle.uri} does not take everything ({reason(error)}); send the rest later: {again}")
+        say(f"{handle.uri} does not take everything ({reason(error)}); send the rest later: {flush_command(run_folder)}")
         return False
+
+
+def flush_command(run_folder: Path) -> str:
+    """The command that sends what waits in the run folder, from any directory."""
+    job = Path(__file__).resolve().parents[3] / "jobs" / "track.py"
+    return shlex.join([sys.executable, str(job), "flush", str(run_folder.absolute())])
 
 
 def finish(
@@ -122,7 +128,7 @@ def finish(
     for path in [*artifacts, *([run_folder / "figures"] if figures else [])]:
         if path.exists():
             book_upload(run_folder, path, path.name if path.is_dir() else "")
-    handle = replace(load_handle(run_folder) or handle, end=status, end_time=math.floor(time.time() * 1000) / 1000)
+    handle = replace(load_handle(run_folder) or handle, end=status, end_time=math.floor(time.time() * 1000) / 1000, end_sent=False)
     handle.save(run_folder)
     return flush(handle, run_folder)
 

@@ -5,12 +5,13 @@ step-00000100/
     state.json               format, step, counters, config, data fingerprint, code version, and which piece each tensor is
     COMMITTED                SHA-256 of every file, written last: a folder without a valid one does not exist
 
-No pickle anywhere. A folder is written under a temporary name and renamed before the marker is written.
+No pickle anywhere. A folder is written under a temporary name, marker last, and then renamed: a killed save leaves no step-* folder, so
+one without a valid marker was damaged afterwards.
 """
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from elf.files import TEMPORARY, sha256_of, write_text
+from elf.files import TEMPORARY, sha256_of, sync, write_text
 from elf.optim import ParamSlice
 
 FORMAT = 1
@@ -37,59 +38,73 @@ class Checkpoint:
     state: dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Retention:
+    """Which committed checkpoints stay when a new one is there."""
+
+    last: int = 3
+    best: bool = False  # the one with the lowest valid_loss in its state
+    every: int = 0  # all at multiples of this step
+
+
 def checkpoint_folder(root: Path, step: int) -> Path:
     """Where the checkpoint of ``step`` finished optimiser steps lies."""
     return root / f"step-{step:08d}"
 
 
-def write_rank_file(folder: Path, rank: int, slices: Sequence[ParamSlice], state: dict[str, Tensor]) -> dict[str, Any]:
-    """Write one rank's pieces into the (uncommitted) folder; gives back what state.json and the marker say of the file."""
+def writing_folder(root: Path, step: int, token: str) -> Path:
+    """The temporary folder of a save in progress, the same for all ranks of one attempt (``token``)."""
+    return root / f"{TEMPORARY}step-{step:08d}-{token}"
+
+
+def pieces_of(slices: Sequence[ParamSlice]) -> list[Piece]:
+    """What a rank's file holds of which tensors."""
+    return [(s.name, s.start, s.stop, s.shape) for s in slices if s.stop > s.start]
+
+
+def write_rank_file(folder: Path, rank: int, tensors: Mapping[str, Tensor], pieces: Sequence[Piece]) -> dict[str, Any]:
+    """Write one rank's flat CPU tensors into the (uncommitted) folder, and on to the disk; gives back what state.json and the marker say
+    of the file."""
     name = f"rank-{rank:05d}.safetensors"
-    held = {s.name: s for s in slices if s.stop > s.start}
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items() if key.split("/", 1)[1] in held}
-    # Views into one flat buffer share its storage, which safetensors refuses: those are copied.
-    tensors = {k: v.clone() if v.untyped_storage().nbytes() != v.nbytes else v for k, v in tensors.items()}
-    save_file(tensors, folder / name)
-    pieces: list[Piece] = [(s.name, s.start, s.stop, s.shape) for s in held.values()]
-    return {"name": name, "sha256": sha256_of(folder / name), "pieces": pieces}
+    save_file(dict(tensors), folder / name)
+    sync(folder / name)
+    return {"name": name, "sha256": sha256_of(folder / name), "pieces": list(pieces)}
 
 
 def commit(root: Path, writing: Path, step: int, state: dict[str, Any], files: list[dict[str, Any]]) -> Path:
-    """Make the written folder the checkpoint of ``step``: state.json, rename, marker. One rank calls this, after all have written."""
+    """Make the written folder the checkpoint of ``step``: state.json, marker, rename. One rank calls this, after all have written.
+
+    A valid checkpoint of that step stays as it is, and the new one goes."""
     write_text(writing / "state.json", json.dumps({"format": FORMAT, "step": step, **state, "files": files}, indent=1, default=str))
     hashes = {f["name"]: f["sha256"] for f in files} | {"state.json": sha256_of(writing / "state.json")}
+    for extra in writing.iterdir():
+        if extra.name not in hashes:
+            extra.unlink()
+    write_text(writing / MARKER, json.dumps(hashes, indent=1))
     final = checkpoint_folder(root, step)
-    if final.exists():  # left without a valid marker by a killed save, or written by the attempt that this one repeats
+    if final.exists():
+        if problem_with(final) is None:
+            shutil.rmtree(writing)
+            return final
         shutil.rmtree(final)
     writing.rename(final)
-    write_text(final / MARKER, json.dumps(hashes, indent=1))
+    sync(root)
     return final
 
 
-def writing_folder(root: Path, step: int) -> Path:
-    """The temporary folder of a save in progress, the same for all ranks."""
-    return root / f"{TEMPORARY}step-{step:08d}"
+def problem_with(folder: Path, *, part: tuple[int, int] = (0, 1)) -> str | None:
+    """Why the folder is no valid checkpoint, or None when it is one. Reads every byte.
 
-
-def prepare_folder(root: Path, step: int) -> Path:
-    """An empty temporary folder for a save; one rank calls this before all write."""
-    folder = writing_folder(root, step)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
-
-
-def problem_with(folder: Path) -> str | None:
-    """Why the folder is no valid checkpoint, or None when it is one. Reads every byte."""
+    part: (rank, world size) when ranks share the reading: each hashes its part of the files."""
     marker = folder / MARKER
     if not marker.is_file():
-        return "it has no COMMITTED marker, so its save did not finish"
+        return "it has no COMMITTED marker"
     try:
         hashes = json.loads(marker.read_text())
-        for name, expected in hashes.items():
+        for i, (name, expected) in enumerate(sorted(hashes.items())):
             if not (folder / name).is_file():
                 return f"{name} is missing"
-            if sha256_of(folder / name) != expected:
+            if i % part[1] == part[0] and sha256_of(folder / name) != expected:
                 return f"{name} does not have the SHA-256 in the marker"
         state = json.loads((folder / "state.json").read_text())
     except (OSError, ValueError, AttributeError) as error:
@@ -99,25 +114,52 @@ def problem_with(folder: Path) -> str | None:
     return None
 
 
-def latest(root: Path, log: Callable[[str], None] = print) -> Checkpoint | None:
-    """The newest valid checkpoint, None when there is none; ``log`` is told which were passed over and why."""
-    folders = sorted(root.glob("step-*"), reverse=True) if root.is_dir() else []
-    for folder in folders:
-        problem = problem_with(folder)
+def latest(
+    root: Path, log: Callable[[str], None] = print, *, part: tuple[int, int] = (0, 1),
+    gather: Callable[[Any], list[Any]] = lambda value: [value],
+) -> Checkpoint | None:
+    """The newest valid checkpoint; None when there never was one. ``log`` is told which were passed over and why.
+
+    Ranks that share the reading call it together, with their ``part`` and a ``gather`` of small values over all of them.
+    Raises ValueError when there are checkpoints and none is valid: starting over would silently throw the training away."""
+    names = gather(sorted((f.name for f in root.glob("step-*")), reverse=True) if root.is_dir() else [])[0]
+    said = []
+    for folder in (root / name for name in names):
+        problem = next((p for p in gather(problem_with(folder, part=part)) if p is not None), None)
         if problem is None:
             state = json.loads((folder / "state.json").read_text())
             return Checkpoint(folder=folder, step=state["step"], state=state)
-        log(f"Passing over checkpoint {folder}: {problem}.")
+        said.append(f"Passing over checkpoint {folder}: {problem}.")
+        log(said[-1])
+    if said:
+        raise ValueError(
+            f"{root} holds checkpoints, but none that can be resumed from. {' '.join(said)} Put a good copy back; or, to train from the "
+            f"start, remove {root} or give the run another --name"
+        )
     return None
 
 
-def prune(root: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` committed checkpoints, and what killed saves left."""
-    committed = [f for f in sorted(root.glob("step-*"), reverse=True) if (f / MARKER).is_file()]
-    for folder in committed[keep:]:
-        # The marker goes first: a half-removed folder must not look valid.
-        (folder / MARKER).unlink()
-        shutil.rmtree(folder)
+def prune(root: Path, keep: Retention) -> None:
+    """Remove the committed checkpoints that ``keep`` does not name."""
+    folders = [f for f in sorted(root.glob("step-*"), reverse=True) if (f / MARKER).is_file()]
+    stay = set(folders[: keep.last])
+    if keep.every:
+        stay |= {f for f in folders if int(f.name.removeprefix("step-")) % keep.every == 0}
+    if keep.best:
+        losses = {f: json.loads((f / "state.json").read_text()).get("valid_loss") for f in folders}
+        scored = {f: loss for f, loss in losses.items() if loss is not None}
+        stay |= {min(scored, key=lambda f: scored[f])} if scored else set()
+    for folder in folders:
+        if folder not in stay:
+            # The marker goes first: a half-removed folder must not look valid.
+            (folder / MARKER).unlink()
+            shutil.rmtree(folder)
+
+
+def clear_unfinished(root: Path) -> None:
+    """Remove what killed saves and half-done removals left. One rank calls this before any save begins."""
+    for folder in root.glob(f"{TEMPORARY}step-*") if root.is_dir() else ():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class CheckpointReader:
@@ -161,6 +203,7 @@ class CheckpointReader:
             name: self.read(kind, name, 0, int(torch.Size(shape).numel())).view(shape) for name, shape in self.shapes.items()
         }
 
+    @torch.no_grad()
     def restore(self, slices: Sequence[ParamSlice], state: dict[str, Tensor]) -> None:
         """Copy this rank's pieces into the live tensors of ``Updater.state()``."""
         by_name = {s.name: s for s in slices}

@@ -1,8 +1,10 @@
-"""Places training workers with Ray Train and waits for them."""
+"""Places training workers with Ray Train, waits for them, and stops them politely."""
 
 import functools
 import logging
+import threading
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -11,37 +13,81 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from elf_platform.stops import Terminated, raise_on_sigterm
+from elf_platform.train.callbacks import controller_callbacks
 from elf_platform.train.context import WorkerContext
 from elf_platform.train.progress import Progress
+from elf_platform.train.requests import ask
 from elf_platform.train.worker import Job, run_worker
 
-COLLECTIVE_TIMEOUT_S = 1800
-"""A worker that waits longer for the others gives up; the main one may sample or write meanwhile."""
+CONTROLLER_FAILURES = 5
+"""Times that Ray may fail to start the group at all before the run ends; Ray itself would try for ever."""
 
 
 def launch(job: Job, *, use_gpu: bool, title: str) -> None:
     """Run ``job`` on ``train.workers`` workers until it is trained; Ray restarts a dead group from the last checkpoint.
 
-    Raises what Ray Train raises when they cannot go on; the worker's own error is inside (``cli.root_cause``)."""
+    Ctrl-C and SIGTERM let the workers save and end within ``train.stop_within_s`` before KeyboardInterrupt goes on; a second one goes on at
+    once. Raises what Ray Train raises when the workers cannot go on; the worker's own error is inside (``cli.root_cause``)."""
+    job = replace(job, launch=uuid.uuid4().hex[:8])
     config = job.config
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    resources = {"GPU": 1.0, "CPU": 1.0} if use_gpu else {"CPU": float(job.threads)}
     trainer = TorchTrainer(
         functools.partial(_worker, job=job),
-        scaling_config=ScalingConfig(num_workers=config.train.workers, use_gpu=use_gpu, resources_per_worker=resources),
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
+        scaling_config=_scaling(job, use_gpu),
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=int(config.health.timeout_s)),
         # A name of its own each time: resuming is ours (checkpoints with a commit marker), Ray's own state would only get in the way.
         run_config=RunConfig(
-            name=f"{config.name}-{uuid.uuid4().hex[:8]}",
+            name=f"{config.name}-{job.launch}",
             storage_path=str(job.run_folder / "ray"),
-            failure_config=FailureConfig(max_failures=config.train.max_failures),
+            failure_config=FailureConfig(max_failures=config.train.max_failures, controller_failure_limit=CONTROLLER_FAILURES),
+            callbacks=controller_callbacks(job.run_folder, job.launch, config.train.stop_within_s),
         ),
     )
-    with Progress(job.run_folder, total=config.train.steps, title=title):
-        trainer.fit()
+    with Progress(job.run_folder, total=config.train.steps, title=title) as progress:
+        _wait(job, trainer, progress)
 
 
-def _worker(config: dict[str, Any] | None = None, *, job: Job) -> None:
+def _scaling(job: Job, use_gpu: bool) -> ScalingConfig:
+    train = job.config.train
+    resources = {"GPU": 1.0, "CPU": 1.0} if use_gpu else {"CPU": float(job.threads)}
+    workers = (train.min_workers, train.workers) if train.min_workers else train.workers
+    return ScalingConfig(
+        num_workers=workers, use_gpu=use_gpu, resources_per_worker=resources, elastic_resize_monitor_interval_s=train.resize_every_s
+    )
+
+
+def _wait(job: Job, trainer: TorchTrainer, progress: Progress) -> None:
+    """``trainer.fit()`` in a thread, so that signals are ours: Ray would tear the group down without a save."""
+    errors: list[BaseException] = []
+    # An event: a signal that arrives in Thread.join makes Python 3.11 take the thread for finished.
+    ended = threading.Event()
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            ended.set()
+
+    threading.Thread(target=fit, name="ray-train", daemon=True).start()
+    raise_on_sigterm()
+    try:
+        while not ended.wait(0.2):
+            pass
+    except KeyboardInterrupt as interrupt:
+        seconds = job.config.train.stop_within_s
+        progress.say(f"stopping: the workers finish their step and save, for {seconds:g} s at most; once more to stop at once")
+        ask(job.run_folder, job.launch, "stop", f"stopped by {'SIGTERM' if isinstance(interrupt, Terminated) else 'Ctrl-C'}")
+        if not ended.wait(seconds):
+            progress.say(f"the workers did not end within {seconds:g} s; the next run goes on from the last committed checkpoint")
+        raise
+    if errors:
+        raise errors[0]
+
+
+def _worker(config: dict[str, Any] | None = None, *, job: Job) -> str:
     """Runs in a Ray Train worker."""
     here = ray.train.get_context()
     device = ray.train.torch.get_device()
@@ -49,4 +95,4 @@ def _worker(config: dict[str, Any] | None = None, *, job: Job) -> None:
         rank=here.get_world_rank(), world_size=here.get_world_size(), local_rank=here.get_local_rank(),
         device=device if isinstance(device, torch.device) else device[0], run_folder=job.run_folder,
     )
-    run_worker(job, context)
+    return run_worker(job, context)

@@ -1,7 +1,8 @@
 """What runs forward, backward and the update on a worker. Two implementations: plain PyTorch here, DeepSpeed in ``zero``."""
 
 import abc
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,8 +35,8 @@ class Engine(abc.ABC):
         that of the mean. last: the step's last micro-batch."""
 
     @abc.abstractmethod
-    def step(self, step: int) -> UpdateResult:
-        """Update the weights from the gradients of step ``step`` and clear them."""
+    def step(self, step: int, allow: Callable[[float], bool] = math.isfinite) -> UpdateResult:
+        """Update the weights from the gradients of step ``step``, unless ``allow`` says no to their norm, and clear them."""
 
     @abc.abstractmethod
     def evaluate(self, batch: Batch, state_BLC: Tensor | None, drawn: Any) -> Forward:
@@ -49,9 +50,9 @@ class Engine(abc.ABC):
     def gather_weights(self, kind: str = "ema") -> dict[str, Tensor] | None:
         """The whole network's weights (kind "weight") or their average ("ema") on the main worker's CPU, None on the others."""
 
-    def gather_objects(self, value: Any) -> list[Any]:
-        """Every worker's small Python value, on all of them, in rank order; also a barrier."""
-        return [value]
+    def common(self) -> Mapping[str, Tensor]:
+        """What every rank should hold the same, bit for bit; empty where ranks hold nothing in common."""
+        return {}
 
 
 def whole_slices(module: ProcessModule) -> list[ParamSlice]:
@@ -84,11 +85,11 @@ class PlainEngine(Engine):
     def backward(self, loss: Tensor, *, last: bool) -> None:
         loss.backward()
 
-    def step(self, step: int) -> UpdateResult:
+    def step(self, step: int, allow: Callable[[float], bool] = math.isfinite) -> UpdateResult:
         for p in self._parameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
-        result = self.updater.apply([p.grad.view(-1) for p in self._parameters if p.grad is not None], step)
+        result = self.updater.apply([p.grad.view(-1) for p in self._parameters if p.grad is not None], step, allow)
         for p in self._parameters:
             p.grad = None
         return result

@@ -23,9 +23,14 @@ class Rows(Protocol):
 
 
 def share_of(total: int, rank: int, world_size: int) -> Int64:
-    """Global row indices of one worker: an equal contiguous share."""
-    size = total // world_size
-    return np.arange(rank * size, (rank + 1) * size, dtype=np.int64)
+    """Global row indices of one worker: contiguous, and equal shares or, where they do not divide, shares that differ by one row."""
+    return np.arange(rank * total // world_size, (rank + 1) * total // world_size, dtype=np.int64)
+
+
+def passes(total: int, world_size: int, micro_batch: int) -> int:
+    """Forward passes per step, the same on every worker, so that each has at most ``micro_batch`` rows (0: one pass) and at least one."""
+    most, least = -(-total // world_size), total // world_size
+    return min(-(-most // (micro_batch or most)), least)
 
 
 class Feed:
@@ -44,13 +49,14 @@ class Feed:
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
         self.waited = 0.0
 
+    def rows_of(self, step: int) -> Int64:
+        """Data-set rows that this worker trains on in a step."""
+        return rows_of_step(step, self._share, global_batch=self._global_batch, rows=len(self._rows), seed=self._seed)
+
     def _run(self) -> None:
         try:
             for step in self._steps:
-                chosen = rows_of_step(
-                    step, self._share, global_batch=self._global_batch, rows=len(self._rows), seed=self._seed
-                )
-                self._put((step, self._rows.read(chosen)))
+                self._put((step, self._rows.read(self.rows_of(step))))
                 if self._stop.is_set():
                     return
         except BaseException as error:  # handed to the training loop: a dead thread must not look like a slow one
@@ -78,8 +84,9 @@ class Feed:
             self._stop.set()
 
 
-def micro_batches(batch: Batch, rows: Int64, size: int) -> Iterator[tuple[Batch, Int64]]:
-    """Consecutive parts of ``size`` rows, with the global row indices that their draws belong to."""
-    for start in range(0, len(rows), size):
-        part = {name: getattr(batch, name)[start : start + size] for name in Batch.__dataclass_fields__}
-        yield Batch(**part), rows[start : start + size]
+def micro_batches(batch: Batch, rows: Int64, count: int) -> Iterator[tuple[Batch, Int64]]:
+    """``count`` consecutive parts of nearly equal size, with the global row indices that their draws belong to."""
+    for i in range(count):
+        start, stop = i * len(rows) // count, (i + 1) * len(rows) // count
+        part = {name: getattr(batch, name)[start:stop] for name in Batch.__dataclass_fields__}
+        yield Batch(**part), rows[start:stop]

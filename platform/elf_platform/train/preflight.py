@@ -23,21 +23,22 @@ def place(config: RunConfig, cluster: Cluster, *, most: dict[str, float] | None 
 
     Raises ValueError when the workers do not fit the cluster, with the numbers compared."""
     train = config.train
+    needed = train.min_workers or train.workers  # an elastic group starts with what is there
     gpus, cpus = (max(cluster.gpus, (most or {}).get("GPU", 0.0)), max(cluster.cpus, (most or {}).get("CPU", 0.0)))
-    use_gpu = train.gpu == "on" or (train.gpu == "auto" and gpus >= train.workers)
-    if use_gpu and gpus < train.workers:
+    use_gpu = train.gpu == "on" or (train.gpu == "auto" and gpus >= needed)
+    if use_gpu and gpus < needed:
         raise ValueError(
-            f"train.workers {train.workers} with train.gpu {train.gpu} needs {train.workers} GPUs, but the cluster has {gpus:g}; "
+            f"train.workers {needed} with train.gpu {train.gpu} needs {needed} GPUs, but the cluster has {gpus:g}; "
             f"lower train.workers, add GPU nodes, or set train.gpu to off to train on {cpus:g} CPUs"
         )
     if use_gpu:
         return Placement(use_gpu=True, threads=train.threads or max(1, int(cpus // max(gpus, 1))))
     threads = train.threads or max(1, int(cpus // train.workers))
-    if train.workers * threads > cpus:
+    if needed * threads > cpus:
         raise ValueError(
-            f"train.workers {train.workers} x {threads} CPU threads = {train.workers * threads} CPUs, but the cluster has {cpus:g}; "
+            f"train.workers {needed} x {threads} CPU threads = {needed * threads} CPUs, but the cluster has {cpus:g}; "
             f"lower train.workers to at most {max(int(cpus // threads), 1)}"
-            + (f", or train.threads to at most {int(cpus // train.workers)}" if cpus >= train.workers else ", or join a larger cluster")
+            + (f", or train.threads to at most {int(cpus // needed)}" if cpus >= needed else ", or join a larger cluster")
         )
     return Placement(use_gpu=False, threads=threads)
 
@@ -45,7 +46,7 @@ def place(config: RunConfig, cluster: Cluster, *, most: dict[str, float] | None 
 def memory_per_worker(parameters: int, config: RunConfig) -> tuple[float, str]:
     """Bytes for weights, gradients, optimiser state and average on one worker, and the sum in words (float32 throughout;
     activations come on top and depend on the micro-batch)."""
-    stage, world = config.engine.zero, config.train.workers
+    stage, world = config.engine.zero, config.train.min_workers or config.train.workers
     state = {"muon": 1.1, "adamw": 2.0}[config.optim.name]  # momentum and the Adam moments of what is no matrix; two moments
     sharded = config.engine_kind == "deepspeed" and world > 1
     weights = 4.0 * parameters / (world if sharded and stage == 3 else 1)
@@ -83,7 +84,9 @@ def check_disk(parameters: int, config: RunConfig, folder: Path, *, free: float 
     free: bytes free on ``folder``'s disk; asked of the system when None."""
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     free = float(shutil.disk_usage(existing).free) if free is None else free
-    one, kept = checkpoint_bytes(parameters, config), config.train.keep + 1
+    train = config.train
+    periodic = train.steps // train.keep_every if train.keep_every else 0
+    one, kept = checkpoint_bytes(parameters, config), train.keep + 1 + train.keep_best + periodic
     needed = one * kept + 4.0 * parameters
     words = f"{kept} checkpoints of {one / _GB:.2f} GB + artefact {4.0 * parameters / _GB:.2f} GB = {needed / _GB:.2f} GB"
     if needed > free:

@@ -12,25 +12,27 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from elf_platform.tracking import Event
+from elf_platform.tracking.journal import EVENTS_FILE, METRICS_FILE, event_of
+
 PLAIN_EVERY_S = 15.0
 """Seconds between lines where the output is no terminal."""
 
 
 class Progress:
-    """A bar with loss, speed and time left on a terminal, a line now and then elsewhere."""
+    """A bar with loss, speed and time left on a terminal, a line now and then elsewhere, and a line for each event on both."""
 
     def __init__(self, run_folder: Path, *, total: int, title: str) -> None:
-        self.path, self.total, self.title = run_folder / "metrics.jsonl", total, title
-        self._offset = self.path.stat().st_size if self.path.is_file() else 0
+        self.total, self.title = total, title
+        self._points, self._events = _Tail(run_folder / METRICS_FILE), _Tail(run_folder / EVENTS_FILE)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
-        self._terminal = sys.stderr.isatty()
         self._bar: Bar | None = None
         self._printed = time.monotonic()
         self._last: dict[str, float] = {}
 
     def __enter__(self) -> "Progress":
-        if self._terminal:
+        if sys.stderr.isatty():
             columns = (
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
                 TimeRemainingColumn(),
@@ -39,45 +41,52 @@ class Progress:
             self._task = self._bar.add_task(self.title, total=self.total, figures="starting workers")
             self._bar.start()
         else:
-            self._line("starting workers")
-        self._started = time.monotonic()
+            self.say("starting workers")
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()
         self._thread.join()
-        self._poll(final=True)
+        self._poll()
+        if self._last and not self._bar:
+            self._show(int(self._last.get("step", self.total)), True)
         if self._bar:
             self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Prints one line; above the bar where there is one."""
+        console = self._bar.console if self._bar else Console(stderr=True)
+        console.print(f"{self.title}: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def _run(self) -> None:
         while not self._stop.wait(0.5):
             self._poll()
 
-    def _poll(self, final: bool = False) -> None:
-        for step, metrics in self._new_points():
-            self._last.update(metrics)
-            self._show(step, final)
-        if final and self._last and not self._terminal:
-            self._show(int(self._last.get("step", self.total)), True)
+    def _poll(self) -> None:
+        """What is new in both files, in the order in which it happened."""
+        news: list[tuple[float, int, Event | dict[str, float]]] = []
+        for line in self._events.new():
+            event = event_of(line)
+            if event is not None:
+                news.append((event.time, 0, event))
+        for line in self._points.new():
+            step, when, metrics = line.get("step"), line.get("time"), line.get("metrics")
+            if isinstance(step, int) and isinstance(when, int | float) and isinstance(metrics, dict):
+                news.append((float(when), 1, {**metrics, "step": step}))
+        for _, _, item in sorted(news, key=lambda found: found[:2]):
+            if isinstance(item, Event):
+                self._show_event(item)
+            else:
+                self._last.update(item)
+                self._show(int(item["step"]), False)
 
-    def _new_points(self) -> list[tuple[int, dict[str, Any]]]:
-        if not self.path.is_file():
-            return []
-        with self.path.open("rb") as handle:
-            handle.seek(self._offset)
-            data = handle.read()
-        whole = data[: data.rfind(b"\n") + 1]  # the last line may still be being written
-        self._offset += len(whole)
-        points = []
-        for line in whole.splitlines():
-            try:
-                point = json.loads(line)
-                points.append((int(point["step"]), {**point["metrics"], "step": point["step"]}))
-            except (ValueError, KeyError, TypeError):
-                continue
-        return points
+    def _show_event(self, event: Event) -> None:
+        if event.kind == "attempt":  # the bar goes back to where the workers go on; the old speed is no guide to theirs
+            self._last = {}
+            if self._bar:
+                self._bar.reset(self._task, completed=event.step, figures="starting workers")
+        self.say(f"step {event.step}, {event.kind.replace('_', ' ')}: {' '.join(event.text.split())}")
 
     def _show(self, step: int, final: bool) -> None:
         parts = [f"loss {self._last['train/loss']:.4g}"] if "train/loss" in self._last else []
@@ -91,8 +100,34 @@ class Progress:
             left = ""
             if self._last.get("perf/step_seconds") and step < self.total:
                 left = f", {self._last['perf/step_seconds'] * (self.total - step):.0f} s left"
-            self._line(f"step {step} of {self.total}, {', '.join(parts)}{left}")
+            self.say(f"step {step} of {self.total}, {', '.join(parts)}{left}")
             self._printed = time.monotonic()
 
-    def _line(self, text: str) -> None:
-        Console(stderr=True).print(f"{self.title}: {text}", highlight=False, soft_wrap=True)
+
+class _Tail:
+    """The JSON lines that are added to a file from now on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = path.stat().st_size if path.is_file() else 0
+
+    def new(self) -> list[dict[str, Any]]:
+        """Whole lines since the last call; lines that are no JSON object are left out."""
+        if not self._path.is_file():
+            return []
+        size = self._path.stat().st_size
+        self._offset = min(self._offset, size)  # a new writer cuts off what a killed one left unfinished
+        with self._path.open("rb") as handle:
+            handle.seek(self._offset)
+            data = handle.read()
+        whole = data[: data.rfind(b"\n") + 1]  # the last line may still be being written
+        self._offset += len(whole)
+        lines = []
+        for raw in whole.splitlines():
+            try:
+                line = json.loads(raw)
+            except ValueError:
+                continue
+            if isinstance(line, dict):
+                lines.append(line)
+        return lines

@@ -44,16 +44,17 @@ class Updater:
         return {**weights, **self.ema.state(), **self.optimizer.state()}
 
     @torch.no_grad()
-    def apply(self, grads: Sequence[Tensor], step: int) -> UpdateResult:
+    def apply(self, grads: Sequence[Tensor], step: int, allow: Callable[[float], bool] = math.isfinite) -> UpdateResult:
         """Update from the mean gradient of step ``step`` (0-based). Gradients are scaled in place when they are clipped.
 
-        A gradient that is not finite skips the step: the weights stay, and the caller is told.
+        allow: is told the norm of the raw gradient over all ranks. False, or a norm that is not finite, skips the step: weights, state and
+        average stay, and the caller is told.
         """
         lr = learning_rate(step, self.config, self.total_steps)
         squares = self._summed(self.optimizer.grad_sq_norms(grads))
         norm = math.sqrt(sum(squares.values()))
         norms = {group: math.sqrt(value) for group, value in squares.items()}
-        if not math.isfinite(norm):
+        if not math.isfinite(norm) or not allow(norm):
             return UpdateResult(lr=lr, grad_norm=norm, grad_norms=norms, update_norms={}, skipped=True)
         factor = clip_factor(norm, self.config.clip_norm) if self.config.clip_norm else 1.0
         if factor < 1.0 and grads:

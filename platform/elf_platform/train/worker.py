@@ -1,6 +1,8 @@
 """What one training worker does, from a plain job description to a trained checkpoint. Knows no Ray: the driver calls it inside one."""
 
+import gc
 import os
+import socket
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +16,16 @@ from elf.processes import Process
 from elf_platform.config import RunConfig
 from elf_platform.config_io import to_dict
 from elf_platform.data.reader import RowReader
-from elf_platform.tracking import RunHandle, start_tracker
-from elf_platform.train.checkpoint import Checkpoint, CheckpointReader, latest
+from elf_platform.tracking import RunHandle, Tracker, start_tracker
+from elf_platform.train.checkpoint import Checkpoint, CheckpointReader, clear_unfinished, latest
 from elf_platform.train.context import WorkerContext
 from elf_platform.train.engine import build_engine
-from elf_platform.train.loop import Training, micro_batch_rows, train
+from elf_platform.train.feed import passes
+from elf_platform.train.health import RolledBack
+from elf_platform.train.loop import Outcome, Training, train
 from elf_platform.train.module import ProcessModule
 from elf_platform.train.snapshots import Snapshots
+from elf_platform.train.world import gather_objects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,7 @@ class Job:
     threads: int
     tracking: RunHandle
     code_version: str
+    launch: str = ""  # names one call of the driver: its requests to stop are for its own workers alone
 
 
 def initial_network(job: Job, vocab_size: int, *, resume: Checkpoint | None = None) -> torch.nn.Module:
@@ -51,23 +57,35 @@ def initial_network(job: Job, vocab_size: int, *, resume: Checkpoint | None = No
     return network
 
 
-def run_worker(job: Job, context: WorkerContext) -> None:
-    """Train as one of ``context.world_size`` workers; resumes from the newest valid checkpoint of the run folder."""
+def run_worker(job: Job, context: WorkerContext) -> Outcome:
+    """Train as one of ``context.world_size`` workers; resumes from the newest valid checkpoint of the run folder.
+
+    Raises ValueError when there are checkpoints but none is valid, and what ``loop.train`` raises."""
     _set_up_process(job, context)
+    tracker = start_tracker(job.tracking if context.is_main else RunHandle(kind="null"), job.run_folder)
+    try:
+        while True:
+            try:
+                return _attempt(job, context, tracker)
+            except RolledBack:
+                # All workers are here, by the same reduced figures. The engine is built anew from the checkpoint: DeepSpeed
+                # has no way to put weights into one that runs.
+                gc.collect()
+    finally:
+        tracker.close()
+
+
+def _attempt(job: Job, context: WorkerContext, tracker: Tracker) -> Outcome:
+    """From the newest valid checkpoint to the end, or to whatever interrupts it."""
     config = job.config
     process: Process = config.process
     train_rows, valid_rows = RowReader(job.data_folder, "train"), RowReader(job.data_folder, "valid")
     codec: Codec | None = load_codec(job.codec_folder).to(context.device) if job.codec_folder else None
-    tracker = start_tracker(job.tracking if context.is_main else RunHandle(kind="null"), job.run_folder)
-    messages: list[str] = []
-    resume = latest(job.run_folder / "checkpoints", messages.append)
-    for message in messages:
-        tracker.text("warning", message, resume.step if resume else 0)
+    resume = find_resume(job, context, tracker)
     network = initial_network(job, train_rows.tokenizer.vocab_size, resume=resume).to(context.device)
-    share = config.train.global_batch // context.world_size
     engine = build_engine(
         config.engine_kind, ProcessModule(process, network), config.optim, config.engine, context,
-        total_steps=config.train.steps, accumulation=share // micro_batch_rows(config),
+        total_steps=config.train.steps, accumulation=passes(config.train.global_batch, context.world_size, config.train.micro_batch),
     )
     snapshots = None
     if context.is_main and config.train.sample_every:
@@ -81,16 +99,34 @@ def run_worker(job: Job, context: WorkerContext) -> None:
         "code_version": job.code_version,
         "tracking_run": job.tracking.run_id,
     }
-    try:
-        train(
-            Training(
-                config=config, context=context, process=process, network=network, engine=engine, codec=codec,
-                train_rows=train_rows, valid_rows=valid_rows if len(valid_rows) else None, tracker=tracker, snapshots=snapshots,
-                lineage=lineage, resume=resume,
-            )
+    return train(
+        Training(
+            config=config, context=context, process=process, network=network, engine=engine, codec=codec,
+            train_rows=train_rows, valid_rows=valid_rows if len(valid_rows) else None, tracker=tracker, snapshots=snapshots,
+            lineage=lineage, resume=resume, launch=job.launch,
         )
-    finally:
-        tracker.close()
+    )
+
+
+def find_resume(job: Job, context: WorkerContext, tracker: Tracker) -> Checkpoint | None:
+    """The checkpoint to go on from, the same on all workers, which share the reading of its files; and the attempt on record."""
+    root = job.run_folder / "checkpoints"
+    if context.is_main:
+        clear_unfinished(root)
+    passed: list[str] = []
+    resume = latest(root, passed.append, part=(context.rank, context.world_size), gather=gather_objects)
+    step = resume.step if resume else 0
+    for message in passed:
+        tracker.event(step, "passed_over", message)
+    where = gather_objects((os.getpid(), socket.gethostname()))
+    processes = ", ".join(f"{pid} on {host}" for pid, host in where)
+    engine = f"DeepSpeed ZeRO {job.config.engine.zero}" if job.config.engine_kind == "deepspeed" else "plain engine"
+    earlier = resume.state.get("workers", context.world_size) if resume else context.world_size
+    if earlier != context.world_size:
+        tracker.event(step, "resize", f"{earlier} to {context.world_size} workers; the global batch stays {job.config.train.global_batch}")
+    count = f"{context.world_size} worker{'s' if context.world_size > 1 else ''}"
+    tracker.event(step, "attempt", f"{count}, {engine}, from step {step}; processes {processes}")
+    return resume
 
 
 def _set_up_process(job: Job, context: WorkerContext) -> None:

@@ -9,7 +9,8 @@ Precision: DeepSpeed runs in float32; bfloat16 is the trunk's own autocast, as i
 """
 
 import logging
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import deepspeed
@@ -65,6 +66,7 @@ class ZeroEngine(Engine):
         )
         self._bridge.on_step = self._on_step
         self._step, self._result = 0, None  # type: tuple[int, UpdateResult | None]
+        self._allow: Callable[[float], bool] = math.isfinite
 
     @property
     def _zero(self) -> Any:
@@ -109,7 +111,7 @@ class ZeroEngine(Engine):
             yield flat.grad.narrow(0, s.value.storage_offset() - flat.storage_offset(), s.stop - s.start)
 
     def _on_step(self, parameters: list[torch.nn.Parameter]) -> None:
-        self._result = self.updater.apply(list(self._grads(parameters)), self._step)
+        self._result = self.updater.apply(list(self._grads(parameters)), self._step, self._allow)
 
     def forward(self, batch: Batch, state_BLC: Tensor | None, drawn: Any) -> Forward:
         self._engine.train()
@@ -122,8 +124,8 @@ class ZeroEngine(Engine):
         if not last:
             self._engine.step()
 
-    def step(self, step: int) -> UpdateResult:
-        self._step, self._result = step, None
+    def step(self, step: int, allow: Callable[[float], bool] = math.isfinite) -> UpdateResult:
+        self._step, self._allow, self._result = step, allow, None
         self._engine.step()
         result = self._outcome()
         if result is None:  # DeepSpeed saw a gradient that is not finite and did not call the optimiser, on any rank
@@ -145,10 +147,13 @@ class ZeroEngine(Engine):
     def all_reduce(self, value: Tensor) -> Tensor:
         return self._sum(value)
 
-    def gather_objects(self, value: Any) -> list[Any]:
-        everyone: list[Any] = [None] * self.context.world_size
-        dist.all_gather_object(everyone, value)
-        return everyone
+    def common(self) -> Mapping[str, Tensor]:
+        """Stage 0: all state. Stages 1 and 2: the gathered weights. Stage 3: nothing."""
+        if self.stage == 3 or self.context.world_size == 1:
+            return {}
+        if self.replicated:
+            return self.updater.state()
+        return {f"weight/{name}": p.detach() for name, p in self._engine.module.network.named_parameters()}
 
     def gather_weights(self, kind: str = "ema") -> dict[str, Tensor] | None:
         if self.replicated:

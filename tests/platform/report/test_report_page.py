@@ -12,9 +12,10 @@ from xml.etree import ElementTree
 import pytest
 
 from elf_platform.report import render_figures, write_report
-from elf_platform.tracking import RunHandle, start_tracker
+from elf_platform.tracking import RunHandle, book_event, start_tracker
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \"quotes\" 'too' \x00\ud800 end"
+SVG = "{http://www.w3.org/2000/svg}"
 VOID = {"meta", "br", "img", "link", "input"}
 
 
@@ -188,3 +189,47 @@ def test_only_the_last_drawing_of_a_sample_is_shown(tmp_path: Path) -> None:
         file.write(json.dumps({"step": 50, "index": 0, "text": "drawn again"}) + "\n" + '{"step": 50, "ind')
     _, page = read_page(tmp_path)
     assert [text for text in page.all("p", "prose") if text.startswith(("text 50 0", "drawn"))] == ["drawn again"]
+
+
+def marks(folder: Path) -> list[tuple[str, str]]:
+    """(x in pixels, words) of the vertical lines of the total loss."""
+    tree = ElementTree.fromstring(render_figures(folder)["loss.svg"])
+    return [(group.attrib["data-x"], group.attrib["data-words"]) for group in tree.iter(f"{SVG}g") if group.get("class") == "mark"]
+
+
+def test_a_run_that_went_straight_through_shows_no_events(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    book_event(tmp_path, 0, "attempt", "1 worker")
+    text, page = read_page(tmp_path)
+    assert "Events" not in page.all("h2") and 'class="mark"' not in text and marks(tmp_path) == []
+
+
+def test_restarts_and_resizes_are_listed_and_marked_in_the_loss(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    for step, kind, words in (
+        (0, "attempt", "1 worker"), (24, "passed_over", "step-00000040 is torn"), (24, "attempt", f"again {EVIL}"),
+        (50, "resize", "1 to 2 workers"), (50, "attempt", "2 workers"), (60, "skip", "loss not finite"),
+    ):  # fmt: skip
+        book_event(tmp_path, step, kind, words)
+    _, page = read_page(tmp_path)
+    assert page.all("h2") == ["Learning", "Noise levels", "Samples", "Denoising", "Machine", "Events", "Record"]
+    assert page.all("table", "events")[0].count("step ") == 6
+    assert "3 attempts." in page.all("p", "lead")
+    found = marks(tmp_path)
+    assert [words for _, words in found] == [
+        f"attempt 2: again {EVIL}".replace("\x00", "\ufffd").replace("\ud800", "?"), "resize: 1 to 2 workers; attempt 3: 2 workers"
+    ]  # fmt: skip
+    left, right = 56, 560 - 14
+    assert [float(x) for x, _ in found] == pytest.approx([left + 0.24 * (right - left), (left + right) / 2], abs=0.1)
+    charts = [tag for tag, attrs in page.elements if tag == "g" and attrs.get("class") == "mark"]
+    assert len(charts) == 2 * 3  # total loss and its two parts
+
+
+def test_a_broken_line_of_events_costs_itself_only(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    book_event(tmp_path, 0, "attempt", "1 worker")
+    with open(tmp_path / "events.jsonl", "a") as file:
+        file.write('{"step": "x", "time": 1, "kind": "skip", "text": "of another form"}\n[1]\n{"torn')
+    book_event(tmp_path, 3, "stop", "Ctrl-C")
+    _, page = read_page(tmp_path)
+    assert page.all("table", "events")[0].count("step ") == 2

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from elf_platform.config import TrackingConfig
-from elf_platform.tracking import finish, flush, open_run, read_metrics, start_tracker, ui_command
+from elf_platform.tracking import book_event, finish, flush, open_run, read_events, read_metrics, start_tracker, ui_command
 from elf_platform.tracking.base import RunHandle
-from elf_platform.tracking.journal import Cursor, Journal
+from elf_platform.tracking.journal import EVENTS_FILE, Cursor, Journal
 
 
 def journal_handle(kind: str, folder: Path) -> RunHandle:
@@ -108,10 +108,61 @@ def test_a_cursor_that_does_not_fit_its_journal_starts_over(tmp_path: Path) -> N
     (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
     Cursor(12, 0).save(tmp_path)
     assert Cursor.read(tmp_path) == Cursor(12, 0)
-    Cursor(99, 5).save(tmp_path)
+    (tmp_path / "tracking.cursor").write_text('{"metrics": 12, "uploads": 0}')  # of a version without events
+    assert Cursor.read(tmp_path) == Cursor(12, 0, 0)
+    Cursor(99, 5, 7).save(tmp_path)
     assert Cursor.read(tmp_path) == Cursor(0, 0)
     (tmp_path / "tracking.cursor").write_text("{")
     assert Cursor.read(tmp_path) == Cursor(0, 0)
+
+
+def test_events_of_several_processes_are_whole_lines_in_one_file(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from elf_platform.tracking import book_event\n"
+        "for i in range(200): book_event(Path(sys.argv[1]), i, sys.argv[2], 'x' * 20_000)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    writers = [subprocess.Popen([*command, kind], env=_python_path()) for kind in ("skip", "resize")]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    events = read_events(tmp_path)
+    assert len((tmp_path / EVENTS_FILE).read_bytes().splitlines()) == len(events) == 400
+    for kind in ("skip", "resize"):
+        assert [event.step for event in events if event.kind == kind] == list(range(200))
+
+
+def test_an_event_after_a_torn_line_keeps_the_numbers_of_lines(tmp_path: Path) -> None:
+    book_event(tmp_path, 0, "attempt", "first")
+    with open(tmp_path / EVENTS_FILE, "a") as file:
+        file.write('{"step": 1, "kin')
+    tracker = start_tracker(RunHandle(kind="jsonl"), tmp_path)
+    tracker.event(4, "attempt", "second")
+    tracker.close()
+    lines = (tmp_path / EVENTS_FILE).read_text().splitlines()
+    assert len(lines) == 3 and json.loads(lines[2])["text"] == "second"
+    assert [(event.step, event.text) for event in read_events(tmp_path)] == [(0, "first"), (4, "second")]
+
+
+def test_a_full_disk_stops_nobody_and_costs_no_point(tmp_path: Path) -> None:
+    """A limit on the size of files fails writes as a full disk does: in the middle of a line, then at once."""
+    program = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from elf_platform.tracking import RunHandle, start_tracker\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
+        "tracker = start_tracker(RunHandle(kind='jsonl'), Path(sys.argv[1]))\n"
+        "for step in range(60):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (1000 if 5 < step < 50 else hard, hard))\n"
+        "    tracker.log(step, {'a': step})\n"
+        "    if step == 30:\n"
+        "        tracker.event(step, 'warning', 'x' * 5000)\n"
+        "        tracker.text('warning', 'x' * 5000, step)\n"
+        "tracker.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=_python_path(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert read_metrics(tmp_path / "metrics.jsonl") == [(step, {"a": step}) for step in range(60)]
+    assert done.stderr.count("they wait in memory") == 1 and "could not be written" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,22 @@
 """A real sqlite store. Making one takes MLflow seconds, so that the tests share it, each with an experiment of its own."""
 
+import importlib.util
 import os
 import pickle
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from elf_platform.config import TrackingConfig
-from elf_platform.tracking import RunHandle, finish, flush, load_handle, open_run, start_tracker, ui_command
-from elf_platform.tracking.journal import Cursor
+from elf_platform.tracking import RunHandle, book_event, finish, flush, load_handle, open_run, start_tracker, ui_command
+from elf_platform.tracking.delivery import open_delivery
+from elf_platform.tracking.journal import METRICS_FILE, Cursor, append_shared
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +105,69 @@ def test_a_restart_continues_the_run_and_adds_no_point_twice(storage: Path, tmp_
     assert client_of(second).get_run(second.run_id).info.status == "FINISHED"
 
 
+def test_of_steps_that_are_logged_again_only_those_the_store_lacks_are_sent(storage: Path, tmp_path: Path) -> None:
+    """Lines of four attempts with other intervals and a new metric, sent in several batches and after a lost note of the last one."""
+    handle = open_in(storage, tmp_path, "again")
+    expected: dict[tuple[str, int], float] = {}
+    for first, last, every, names in ((0, 600, 2, 2), (401, 640, 3, 3), (100, 660, 5, 3), (399, 700, 1, 4)):
+        if first == 100:
+            assert flush(handle, tmp_path)  # the first two in one go, unsent until now
+            behind = Cursor.read(tmp_path)
+        for step in range(first, last, every):
+            line = {f"m{name}": 1000.0 * name + step for name in range(names)}
+            append_shared(tmp_path / METRICS_FILE, {"step": step, "time": float(10_000 * first + step), "metrics": line})
+            expected |= {(name, step): value for name, value in line.items()}
+        if first == 100:
+            assert flush(handle, tmp_path)
+            behind.save(tmp_path)
+    assert flush(handle, tmp_path)
+    found = {(f"m{name}", step): value for name in range(4) for step, value in history(handle, f"m{name}")}
+    assert found == expected
+    assert sum(len(history(handle, f"m{name}")) for name in range(4)) == len(expected)
+
+
+def test_events_become_tags_once_and_attempts_are_counted(storage: Path, tmp_path: Path) -> None:
+    first = open_in(storage, tmp_path, "events")
+    tracker = start_tracker(first, tmp_path)
+    tracker.event(0, "attempt", "1 worker")
+    tracker.event(7, "skip", "loss not finite; rows 8 to 15 " + "x" * 9000)
+    tracker.close()
+    second = open_in(storage, tmp_path, "events")
+    (tmp_path / "tracking.cursor").write_text(f'{{"metrics": {Cursor.read(tmp_path).metrics}, "uploads": 0}}')  # of an older version
+    tracker = start_tracker(second, tmp_path)
+    tracker.event(4, "attempt", "2 workers")
+    tracker.close()
+    book_event(tmp_path, 9, "resize", "2 to 1 workers \ud800")
+    assert finish(second, tmp_path, "FINISHED")
+    tags = client_of(second).get_run(second.run_id).data.tags
+    assert tags["attempts"] == "2"
+    assert tags["attempt.0001"] == "step 0: 1 worker" and tags["attempt.0003"] == "step 4: 2 workers"
+    assert tags["resize.0004"] == "step 9: 2 to 1 workers ?"
+    assert tags["skip.0002"].startswith("step 7: loss not finite; rows 8 to 15 xx") and len(tags["skip.0002"]) == 5000
+    assert sum(name[-5:].startswith(".0") for name in tags) == 4
+
+
+def test_only_a_new_attempt_opens_a_finished_run_again(storage: Path, tmp_path: Path) -> None:
+    handle = open_in(storage, tmp_path, "ended")
+    late = open_delivery(handle, tmp_path)  # a worker that hangs in a request while the driver ends the run
+    tracker = start_tracker(handle, tmp_path)
+    tracker.log(1, {"a": 1.0})
+    tracker.close()
+    assert finish(handle, tmp_path, "FINISHED")
+    late.push()
+    assert flush(handle, tmp_path)
+    append_shared(tmp_path / METRICS_FILE, {"step": 2, "time": time.time(), "metrics": {"a": 2.0}})
+    assert flush(handle, tmp_path) and history(handle, "a") == [(1, 1.0), (2, 2.0)]
+    run = client_of(handle).get_run(handle.run_id)
+    assert run.info.status == "FINISHED"
+    kept = load_handle(tmp_path)
+    assert kept is not None and kept.end == "FINISHED" and kept.end_sent
+    again = open_in(storage, tmp_path, "ended")
+    assert client_of(again).get_run(again.run_id).info.status == "RUNNING"
+    assert finish(again, tmp_path, "KILLED")
+    assert client_of(again).get_run(again.run_id).info.status == "KILLED"
+
+
 def test_a_run_deleted_in_the_store_is_made_anew_with_all_its_points(storage: Path, tmp_path: Path) -> None:
     first = open_in(storage, tmp_path, "deleted run")
     tracker = start_tracker(first, tmp_path)
@@ -145,6 +213,48 @@ def test_a_server_that_is_down_costs_one_line_and_no_time(tmp_path: Path, capfd:
     assert time.monotonic() - start < 60
     kept = load_handle(tmp_path / "run")
     assert kept is not None and kept.pending and kept.end == "FINISHED" and kept.params == {"a": "1"}
-    command = [sys.executable, "-m", "elf_platform.tracking", str(tmp_path / "run")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    assert subprocess.run(command, env=environment, capture_output=True).returncode == 1
+    assert job().main(["flush", str(tmp_path / "run")]) == 1
+    told = capfd.readouterr()
+    assert "999 points still here" in told.out
+    again = told.err.partition("send the rest later: ")[2].splitlines()[0]
+    done = subprocess.run(again, shell=True, cwd="/", env=environment(), capture_output=True, text=True)  # works from anywhere
+    assert done.returncode == 1 and done.stderr.count("send the rest later") == 1 and "Traceback" not in done.stderr
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def job() -> ModuleType:
+    """jobs/track.py, in this process: starting another one takes seconds."""
+    spec = importlib.util.spec_from_file_location("track_job", ROOT / "jobs/track.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_job_finds_runs_by_name_and_tells_what_waits(
+    storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELF_HOME", str(tmp_path))
+    main = job().main
+    folder = tmp_path / "runs" / "my-run"
+    handle = open_in(storage, folder, "job")
+    append_shared(folder / METRICS_FILE, {"step": 1, "time": 1.0, "metrics": {"a": 1.0, "b": 2.0}})
+    book_event(folder, 0, "attempt", "1 worker, plain engine")
+    assert main(["status", "my-run"]) == 0
+    before = capsys.readouterr().out
+    assert "2 points, 1 event" in before and handle.run_id in before and "1 worker, plain engine" in before
+    assert main(["flush", "my-run"]) == 0
+    assert history(handle, "b") == [(1, 2.0)]
+    main(["status", str(folder)])
+    assert "waits     nothing" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match=r"did you mean my-run\?"):
+        main(["flush", "my-ran"])
+    (tmp_path / "runs" / "other").mkdir()
+    (tmp_path / "runs" / "other" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="not tracked with MLflow"):
+        main(["flush", "other"])
+    main(["status", "other"])
+    assert "in the run folder only" in capsys.readouterr().out

@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from elf.optim import ParamSlice
 from elf_platform.train.checkpoint import (
     CheckpointReader,
+    Retention,
+    clear_unfinished,
     commit,
     latest,
-    prepare_folder,
+    pieces_of,
     problem_with,
     prune,
     write_rank_file,
+    writing_folder,
 )
 
 SHAPES = {"a.weight": (5, 3), "a.bias": (5,), "b": (1, 2, 4)}
@@ -38,8 +41,9 @@ def layout(cuts: dict[str, list[int]], ranks: int) -> list[list[tuple[str, int, 
     return pieces
 
 
-def write(root: Path, step: int, pieces: list[list[tuple[str, int, int]]]) -> Path:
-    data, folder, files = values(step), prepare_folder(root, step), []
+def write(root: Path, step: int, pieces: list[list[tuple[str, int, int]]], seed: int | None = None, **state_json: object) -> Path:
+    data, folder, files = values(step if seed is None else seed), writing_folder(root, step, "test"), []
+    folder.mkdir(parents=True)
     for rank, held in enumerate(pieces):
         flat = torch.cat([data[f"weight/{n}"].flatten()[a:b] for n, a, b in held])  # as ZeRO holds them: views of one buffer
         slices, state, offset = [], {}, 0
@@ -48,8 +52,12 @@ def write(root: Path, step: int, pieces: list[list[tuple[str, int, int]]]) -> Pa
             offset += stop - start
             slices.append(ParamSlice(name=name, shape=SHAPES[name], start=start, stop=stop, value=view))
             state[f"weight/{name}"], state[f"ema/{name}"] = view, data[f"ema/{name}"].flatten()[start:stop]
-        files.append(write_rank_file(folder, rank, slices, state))
-    return commit(root, folder, step, {"counters": {"step": step}, "time_counts": []}, files)
+        copies = {key: value.clone() for key, value in state.items() if value.numel()}
+        files.append(write_rank_file(folder, rank, copies, pieces_of(slices)))
+    return commit(root, folder, step, {"counters": {"step": step}, "time_counts": [], **state_json}, files)
+
+
+WHOLE = layout({name: [99, 99] for name in SHAPES}, 1)
 
 
 CUTS = st.fixed_dictionaries({name: st.lists(st.integers(0, 15), min_size=2, max_size=2) for name in SHAPES})
@@ -93,9 +101,8 @@ def damage(folder: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["truncated", "bit flipped", "no marker", "half a marker", "a file gone", "another format"])
 def test_a_damaged_checkpoint_is_passed_over_for_the_last_good_one_and_said_so(tmp_path: Path, how: str) -> None:
-    whole = layout({name: [99, 99] for name in SHAPES}, 1)
     for step in (10, 20):
-        write(tmp_path, step, whole)
+        write(tmp_path, step, WHOLE)
     damage(tmp_path / "step-00000020", how)
     said: list[str] = []
     found = latest(tmp_path, said.append)
@@ -103,32 +110,55 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_last_good_one_and_said_so(t
     assert len(said) == 1 and "step-00000020" in said[0] and "Passing over" in said[0]
 
 
-def test_nothing_valid_is_none(tmp_path: Path) -> None:
-    assert latest(tmp_path / "missing") is None
-    (tmp_path / "step-00000001").mkdir()
-    assert latest(tmp_path, lambda _: None) is None
-    assert "marker" in (problem_with(tmp_path / "step-00000001") or "")
+def test_a_run_without_checkpoints_starts_and_one_with_damaged_ones_does_not(tmp_path: Path) -> None:
+    assert latest(tmp_path / "missing") is None and latest(tmp_path) is None
+    for step in (1, 2):
+        damage(write(tmp_path, step, WHOLE), "bit flipped")
+    with pytest.raises(ValueError, match="none that can be resumed from") as error:
+        latest(tmp_path, lambda _: None)
+    assert "step-00000001" in str(error.value) and "step-00000002" in str(error.value) and "--name" in str(error.value)
 
 
 def test_an_interrupted_save_leaves_nothing_that_counts(tmp_path: Path) -> None:
-    whole = layout({name: [99, 99] for name in SHAPES}, 1)
-    write(tmp_path, 5, whole)
-    prepare_folder(tmp_path, 6)
+    write(tmp_path, 5, WHOLE)
+    unfinished = writing_folder(tmp_path, 6, "killed")
+    unfinished.mkdir()
+    (unfinished / "rank-00000.safetensors").write_bytes(b"half")
     assert latest(tmp_path).step == 5
-    write(tmp_path, 6, whole)
+    write(tmp_path, 6, WHOLE)
     assert latest(tmp_path).step == 6
+    clear_unfinished(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000005", "step-00000006"]
 
 
-def test_pruning_keeps_the_newest(tmp_path: Path) -> None:
-    whole = layout({name: [99, 99] for name in SHAPES}, 1)
-    for step in (1, 2, 3, 4):
-        write(tmp_path, step, whole)
-    prune(tmp_path, 2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
+def test_a_valid_checkpoint_is_never_replaced_and_a_damaged_one_is(tmp_path: Path) -> None:
+    first = write(tmp_path, 5, WHOLE)
+    before = (first / "COMMITTED").read_text()
+    assert write(tmp_path, 5, WHOLE, seed=77) == first and (first / "COMMITTED").read_text() == before
+    damage(first, "bit flipped")
+    write(tmp_path, 5, WHOLE, seed=77)
+    assert problem_with(first) is None and (first / "COMMITTED").read_text() != before
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000005"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [
+        (Retention(last=2), [5, 6]),
+        (Retention(last=1, best=True), [2, 6]),
+        (Retention(last=1, every=3), [3, 6]),
+        (Retention(last=2, best=True, every=4), [2, 4, 5, 6]),
+    ],
+)
+def test_pruning_keeps_the_newest_the_best_and_every_so_many(tmp_path: Path, keep: Retention, left: list[int]) -> None:
+    for step, loss in zip(range(1, 7), (3.0, 1.0, None, 2.0, None, 1.5), strict=True):
+        write(tmp_path, step, WHOLE, valid_loss=loss)
+    prune(tmp_path, keep)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"step-{step:08d}" for step in left]
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
-    write(tmp_path, 1, layout({name: [99, 99] for name in SHAPES}, 1))
+    write(tmp_path, 1, WHOLE)
     reader = CheckpointReader(latest(tmp_path))
     with pytest.raises(ValueError, match="another network"):
         reader.read("weight", "c.weight", 0, 4)

@@ -3,19 +3,25 @@
 import contextlib
 import math
 import resource
+import shutil
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from elf.processes import PROCESSES, EmbeddedFlow
-from elf_platform.config import RunConfig
+from elf_platform.config import HealthConfig, RunConfig
 from elf_platform.tracking import read_metrics
-from elf_platform.train import loop
+from elf_platform.tracking.journal import read_lines
+from elf_platform.train import loop, saver
 from elf_platform.train.checkpoint import latest
+from elf_platform.train.health import BadStep, RolledBack, read_windows
 from elf_platform.train.loop import Training, train
+from elf_platform.train.requests import ask, wait_done
 
 Build = Callable[..., Training]
 Config = Callable[..., RunConfig]
@@ -80,18 +86,18 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     class Stopped(Exception):
         pass
 
-    original = loop._one_step
+    original = loop._Loop._step
 
-    def stop_at_five(job: Training, meter: loop.Meter, step: int, *rest: object) -> None:
+    def stop_at_five(self: loop._Loop, step: int, *rest: Any) -> None:
         if step == 5:
             raise Stopped
-        original(job, meter, step, *rest)  # type: ignore[arg-type]
+        original(self, step, *rest)
 
     interrupted = training(config, tmp_path / "cut")
-    monkeypatch.setattr(loop, "_one_step", stop_at_five)
+    monkeypatch.setattr(loop._Loop, "_step", stop_at_five)
     with pytest.raises(Stopped):
         train(interrupted)
-    monkeypatch.setattr(loop, "_one_step", original)
+    monkeypatch.setattr(loop._Loop, "_step", original)
     resumed = training(config, tmp_path / "cut")
     assert resumed.resume is not None and resumed.resume.step == 3
     train(resumed)
@@ -99,7 +105,13 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     for key, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[key]), key
     assert resumed.train_rows.read_rows == whole.train_rows.read_rows[3 * 8 :]
-    assert latest(tmp_path / "cut" / "checkpoints").state["time_counts"] == latest(tmp_path / "whole" / "checkpoints").state["time_counts"]
+    states = [latest(tmp_path / name / "checkpoints").state for name in ("cut", "whole")]
+    for name in ("time_counts", "health", "counters", "interval", "valid_loss"):
+        assert states[0][name] == states[1][name], name
+    # The interval that was cut in the middle is logged as if it had not been.
+    curves = [dict(read_metrics(tmp_path / name / "metrics.jsonl")) for name in ("cut", "whole")]
+    losses = [[figures["train/loss"] for step, figures in found.items() if step] for found in curves]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-14)
 
 
 def test_a_gradient_that_is_not_finite_skips_the_step(config_of: Config, training: Build, tmp_path: Path) -> None:
@@ -119,6 +131,8 @@ def test_a_gradient_that_is_not_finite_skips_the_step(config_of: Config, trainin
     job.tracker.close()
     points = dict(read_metrics(tmp_path / "metrics.jsonl"))
     assert points[2]["health/skipped_steps"] == 1 and "health/skipped_steps" not in points[3]
+    (window,) = read_windows(tmp_path)
+    assert (window.step, window.first_row, window.rows) == (1, 8, 8) and "nan" in window.reason
     assert job.engine.updater.optimizer.counters["step"] == 2
     after = weights(job)
     assert all(bool(value.isfinite().all()) for value in after.values())
@@ -144,21 +158,21 @@ def test_a_disk_that_fills_during_a_save(
 ) -> None:
     """In the middle training goes on and says so; at the end it is an error. The last good checkpoint survives both."""
     job = training(config_of(steps=8, checkpoint_every=2), tmp_path)
-    original = loop.write_rank_file
+    original = saver.write_rank_file
 
-    def write(folder: Path, *rest: object) -> dict[str, object]:
-        with full_disk() if folder.name.endswith(f"{full_at:08d}") else contextlib.nullcontext():
-            return original(folder, *rest)  # type: ignore[arg-type]
+    def write(folder: Path, *rest: Any) -> dict[str, Any]:
+        with full_disk() if f"step-{full_at:08d}" in folder.name else contextlib.nullcontext():
+            return original(folder, *rest)
 
-    monkeypatch.setattr(loop, "write_rank_file", write)
+    monkeypatch.setattr(saver, "write_rank_file", write)
     if full_at == 8:
         with pytest.raises(OSError, match="could not be written") as error:
             train(job)
         assert "last good one is kept" in str(error.value) and "resumes" in str(error.value)
     else:
         train(job)
-        warning = next((tmp_path / "texts").glob("warning*")).read_text()
-        assert "step 4 could not be written" in warning
+        (failed,) = [event for _, event in read_lines(tmp_path / "events.jsonl") if event["kind"] == "checkpoint"]
+        assert failed["step"] == 4 and "step 4 could not be written" in failed["text"]
     job.tracker.close()
     kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
     assert kept == [f"step-{step:08d}" for step in (2, 4, 6, 8) if step != full_at]
@@ -169,3 +183,100 @@ def test_the_time_histogram_counts_each_flow_row_once(config_of: Config, trainin
     job = training(config_of(EmbeddedFlow(decoder_prob=0.25), steps=8), tmp_path)
     train(job)
     assert sum(latest(tmp_path / "checkpoints").state["time_counts"]) == 8 * 6
+
+
+def poison(job: Training, at: int) -> None:
+    """The gradient of one step is not finite, whenever that step is done."""
+    original = job.engine.step
+
+    def step(number: int, *rest: Any) -> Any:
+        if number == at:
+            next(iter(job.network.parameters())).grad.view(-1)[0] = float("inf")
+        return original(number, *rest)
+
+    job.engine.step = step  # type: ignore[method-assign]
+
+
+def kinds(folder: Path) -> list[tuple[str, int]]:
+    return [(event["kind"], event["step"]) for _, event in read_lines(folder / "events.jsonl")]
+
+
+def test_a_bad_step_can_stop_the_run(config_of: Config, training: Build, tmp_path: Path) -> None:
+    config = replace(config_of(checkpoint_every=2), health=HealthConfig(on_bad_step="stop"))
+    job = training(config, tmp_path)
+    poison(job, 5)
+    with pytest.raises(BadStep, match="Step 5 .rows 40 to 47"):
+        train(job)
+    assert kinds(tmp_path) == [("stop", 5)] and latest(tmp_path / "checkpoints").step == 4
+
+
+def test_a_bad_step_can_roll_back_and_is_never_done_again(config_of: Config, training: Build, tmp_path: Path) -> None:
+    """Rolled back to step 4, the run is the one in which step 5 was skipped, to the last bit."""
+    config = replace(config_of(checkpoint_every=2), health=HealthConfig(on_bad_step="rollback"))
+    job = training(config, tmp_path / "back")
+    poison(job, 5)
+    with pytest.raises(RolledBack):
+        train(job)
+    again = training(config, tmp_path / "back")
+    assert again.resume is not None and again.resume.step == 4
+    train(again)
+    skipping = training(replace(config, health=HealthConfig(on_bad_step="skip")), tmp_path / "skip")
+    poison(skipping, 5)
+    train(skipping)
+    assert kinds(tmp_path / "back") == [("rollback", 5)] and kinds(tmp_path / "skip") == [("skip", 5)]
+    assert again.engine.updater.optimizer.counters["step"] == 7
+    for key, value in weights(skipping).items():
+        assert torch.equal(value, weights(again)[key]), key
+
+
+def test_a_spike_is_skipped_and_the_decision_survives_a_resume(config_of: Config, training: Build, tmp_path: Path) -> None:
+    config = replace(config_of(steps=12, checkpoint_every=4), health=HealthConfig(spike_factor=50.0, window=8))
+    job = training(config, tmp_path)
+    original = job.engine.backward
+
+    def backward(loss: torch.Tensor, *, last: bool) -> None:
+        original(loss * (1e4 if job.engine.updater.optimizer.counters["step"] == 9 and not read_windows(tmp_path) else 1.0), last=last)
+
+    job.engine.backward = backward  # type: ignore[method-assign]
+    train(job)
+    (window,) = read_windows(tmp_path)
+    assert window.step == 9 and "gradient norm" in window.reason and "median" in window.reason
+    assert job.engine.updater.optimizer.counters["step"] == 11
+    for folder in sorted((tmp_path / "checkpoints").iterdir())[1:]:
+        shutil.rmtree(folder)
+    resumed = training(config, tmp_path)  # nothing is multiplied now, and step 9 is passed over all the same
+    assert resumed.resume is not None and resumed.resume.step == 4
+    train(resumed)
+    for key, value in weights(job).items():
+        assert torch.equal(value, weights(resumed)[key]), key
+
+
+def test_a_request_saves_and_a_stop_ends_with_the_very_run(config_of: Config, training: Build, tmp_path: Path) -> None:
+    config = config_of(steps=40, checkpoint_every=100, valid_every=0)
+    whole = training(config, tmp_path / "whole")
+    train(whole)
+    job = replace(training(config, tmp_path / "asked"), launch="one")
+    asked = ask(tmp_path / "asked", "another", "stop", "not meant for this attempt")
+    original, seen = job.engine.step, []
+
+    def step(number: int, *rest: Any) -> Any:
+        if number in (5, 10):
+            seen.append(ask(tmp_path / "asked", "one", "save" if number == 5 else "stop", "the test says so"))
+        return original(number, *rest)
+
+    job.engine.step = step  # type: ignore[method-assign]
+    assert train(job) == "stopped"
+    assert wait_done(tmp_path / "asked", asked, 0.0) is None and wait_done(tmp_path / "asked", seen[1], 1.0) == 12
+    assert sorted(p.name for p in (tmp_path / "asked/checkpoints").iterdir()) == ["step-00000007", "step-00000012"]
+    resumed = training(config, tmp_path / "asked")
+    assert train(resumed) == "finished"
+    for key, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[key]), key
+
+
+def test_rows_are_recorded(config_of: Config, training: Build, tmp_path: Path) -> None:
+    job = training(config_of(steps=3, record_rows=True, valid_rows=0), tmp_path)
+    train(job)
+    lines = [line for _, line in read_lines(tmp_path / "rows/rank-00000.jsonl")]
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    assert [row for line in lines for row in line["rows"]] == job.train_rows.read_rows
