@@ -27,7 +27,8 @@ def preflight(config: RunConfig, cluster: Cluster) -> tuple[Placement, str]:
     if not placement.use_gpu:
         # Another machine's memory cannot be asked from here; its workers' own check is the allocation.
         per_machine = -(-config.train.workers // max(cluster.nodes, 1))
-        memory = check_memory(parameters, config, available=_available_memory() if cluster.local else float("inf"), per_machine=per_machine)
+        available = _available_memory() if cluster.local else float("inf")
+        memory = check_memory(parameters, config, available=available, per_machine=per_machine, snapshot=True)
     elif torch.cuda.is_available():
         memory = check_memory(parameters, config, available=float(torch.cuda.mem_get_info()[1]), per_machine=1)
     disk = check_disk(parameters, config, config.storage)

@@ -93,10 +93,10 @@ def test_with_every_checkpoint_damaged_the_job_ends_at_once_with_an_error(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path | None]:
-    """A file system of 6 MB of its own; None where this user may not mount one."""
+    """A file system of 16 MB of its own; None where this user may not mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], capture_output=True, text=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], capture_output=True, text=True)
     if mounted.returncode:
         yield None
         return

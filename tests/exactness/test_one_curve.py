@@ -61,15 +61,23 @@ class Curves:
 
     def check(self, case: Case) -> None:
         """Raises AssertionError when the case is further from the plain engine than its bounds."""
+        assert self.apart(case).beyond(bounds(case.optimiser, case.precision)) == [], str(case)
+
+    def apart(self, case: Case) -> Apart:
+        """How far the case is from the plain engine with the whole batch in one pass."""
         if case not in self._done:
             self._done[case] = self._measure(case)
-        assert self._done[case].beyond(bounds(case.optimiser, case.precision)) == [], str(case)
+        return self._done[case]
+
+    def folder_of(self, case: Case) -> Path:
+        """The run folder of a case."""
+        return self.folder / str(case)
 
     def _measure(self, case: Case) -> Apart:
         expected = self.undivided(case.process, case.optimiser, case.precision)
         kind, zero, workers = case.engine
         train = {"precision": case.precision, "micro_batch": case.micro_batch}
-        folder = self.folder / str(case)
+        folder = self.folder_of(case)
         self.pools[workers].run(
             Described(folder=folder, process=case.process, optimiser=case.optimiser, kind=kind, zero=zero, train=train)
         )
@@ -105,3 +113,15 @@ def test_one_curve_on_a_sample(curves: Curves, case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_one_curve_on_every_combination(curves: Curves, case: Case) -> None:
     curves.check(case)
+
+
+@pytest.mark.parametrize(("process", "optimiser", "precision"), [("elf", "muon", "fp32"), ("autoregressive", "adamw", "bf16")])
+def test_a_batch_cut_alike_gives_the_same_bits(curves: Curves, process: str, optimiser: str, precision: str) -> None:
+    """Two passes of half the batch, one after the other in one process or side by side in two: the same two terms of each gradient."""
+    plain, zero = (
+        Case(process=process, optimiser=optimiser, precision=precision, engine=engine, micro_batch=micro_batch)
+        for engine, micro_batch in ((("plain", 0, 1), 4), (("deepspeed", 0, 2), 0))
+    )
+    curves.check(plain)
+    curves.check(zero)
+    assert runs_apart(curves.folder_of(zero), curves.folder_of(plain)) == Apart(loss=0.0, grad_norm=0.0, weight=0.0, ema=0.0)

@@ -28,8 +28,8 @@ def stop_after(job: Training, last: int) -> None:
     """Ask for a planned stop while step ``last`` is under way, as the driver would."""
     log = job.tracker.log
 
-    def log_and_ask(step: int, figures: Any) -> None:
-        log(step, figures)
+    def log_and_ask(step: int, metrics: Any) -> None:
+        log(step, metrics)
         if step == last - 1:  # may come twice, with validation figures
             ask(job.context.run_folder, job.launch, "stop", f"this leg ends at step {last}")
 
@@ -54,8 +54,7 @@ def run(described: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
                 save_file(whole, folder / f"final-{kind}.safetensors")
     finally:
         job.tracker.close()
-        if described["kind"] == "deepspeed":
-            job.engine._engine.destroy()  # type: ignore[attr-defined]  # or its hooks and buffers would pile up
+        job.engine.close()
     return {"outcome": outcome, "first": job.resume.step if job.resume else 0}
 
 

@@ -71,7 +71,7 @@ class Pretraining:
     def step(self) -> int:
         """The step that the main worker began last, over all attempts."""
         path = self.folder / "rows/rank-00000.jsonl"
-        with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+        with contextlib.suppress(OSError, ValueError, LookupError), path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 4096))
             return int(json.loads(file.read().splitlines()[-1])["step"])
         return -1

@@ -46,7 +46,8 @@ def shape_factor(shape: tuple[int, ...]) -> float:
 
 
 def orthogonalise_locally(pieces: Sequence[MatrixPiece]) -> list[Tensor]:
-    """Orthogonalised and scaled updates where every piece is a whole matrix; matrices of one shape share batched products."""
+    """Orthogonalised and scaled updates where every piece is a whole matrix, in the memory of the updates; matrices of one shape share
+    batched products."""
     result: list[Tensor] = [piece.update for piece in pieces]
     by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i, piece in enumerate(pieces):
@@ -59,7 +60,7 @@ def orthogonalise_locally(pieces: Sequence[MatrixPiece]) -> list[Tensor]:
             chunk = members[first : first + at_once]
             stacked = torch.stack([pieces[i].update.view(shape) for i in chunk])
             for i, matrix in zip(chunk, newton_schulz(stacked).mul_(shape_factor(shape)), strict=True):
-                result[i] = matrix.reshape(-1)
+                result[i] = pieces[i].update.copy_(matrix.reshape(-1))
     return result
 
 

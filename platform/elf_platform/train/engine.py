@@ -50,6 +50,9 @@ class Engine(abc.ABC):
     def gather_weights(self, kind: str = "ema") -> dict[str, Tensor] | None:
         """The whole network's weights (kind "weight") or their average ("ema") on the main worker's CPU, None on the others."""
 
+    def close(self) -> None:  # noqa: B027  nothing to do unless an engine says so
+        """Let go of all memory, network included; the engine is of no use afterwards."""
+
     def common(self) -> Mapping[str, Tensor]:
         """What every rank should hold the same, bit for bit; empty where ranks hold nothing in common."""
         return {}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from elf.optim import MatrixPiece, OptimConfig, ParamSlice, assign_groups, newton_schulz, orthogonalise_locally, shape_factor
 
-BUCKET = 64 * 1024 * 1024
+BUCKET = 2**24
 """Elements of split matrices that are exchanged at a time, over all ranks."""
 
 Piece = tuple[str, tuple[int, ...], int, int]  # name, shape, start, stop

@@ -61,9 +61,15 @@ def memory_per_worker(parameters: int, config: RunConfig) -> tuple[float, str]:
     return total, words
 
 
-def check_memory(parameters: int, config: RunConfig, *, available: float, per_machine: int) -> str:
-    """The sum in words. Raises ValueError when ``per_machine`` workers need more than ``available`` bytes before any activation."""
+def check_memory(parameters: int, config: RunConfig, *, available: float, per_machine: int, snapshot: bool = False) -> str:
+    """The sum in words. Raises ValueError when ``per_machine`` workers need more than ``available`` bytes before any activation.
+
+    snapshot: the copy that a save in the background writes from lies in the same memory (it does on CPUs)."""
     total, words = memory_per_worker(parameters, config)
+    if snapshot:
+        sharded = config.engine_kind == "deepspeed" and config.engine.zero > 0
+        copy = checkpoint_bytes(parameters, config) / ((config.train.min_workers or config.train.workers) if sharded else 1)
+        total, words = total + copy, f"{words}; and {copy / _GB:.2f} GB for saving in the background"
     if total * per_machine > available:
         raise ValueError(
             f"{parameters:,} parameters need {words}; {per_machine} of them on one machine or GPU need "

@@ -99,13 +99,17 @@ def _attempt(job: Job, context: WorkerContext, tracker: Tracker) -> Outcome:
         "code_version": job.code_version,
         "tracking_run": job.tracking.run_id,
     }
-    return train(
-        Training(
-            config=config, context=context, process=process, network=network, engine=engine, codec=codec,
-            train_rows=train_rows, valid_rows=valid_rows if len(valid_rows) else None, tracker=tracker, snapshots=snapshots,
-            lineage=lineage, resume=resume, launch=job.launch,
+    try:
+        return train(
+            Training(
+                config=config, context=context, process=process, network=network, engine=engine, codec=codec,
+                train_rows=train_rows, valid_rows=valid_rows if len(valid_rows) else None, tracker=tracker, snapshots=snapshots,
+                lineage=lineage, resume=resume, launch=job.launch,
+            )
         )
-    )
+    except RolledBack:
+        engine.close()
+        raise
 
 
 def find_resume(job: Job, context: WorkerContext, tracker: Tracker) -> Checkpoint | None:

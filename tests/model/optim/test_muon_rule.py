@@ -62,7 +62,7 @@ def test_grouping_keeps_order_and_values(monkeypatch: pytest.MonkeyPatch) -> Non
     for piece, matrix, result in zip(pieces, matrices, orthogonalise_locally(pieces), strict=True):
         expected = slow_newton_schulz(matrix) * math.sqrt(max(1.0, matrix.shape[0] / matrix.shape[1]))
         torch.testing.assert_close(result.view(matrix.shape).double(), expected, atol=5e-5, rtol=0)
-        assert torch.equal(piece.update, matrix.view(-1))
+        assert result.data_ptr() == piece.update.data_ptr()  # no second set of matrices in memory
 
 
 def test_a_partial_matrix_is_refused_by_the_local_orthogonaliser() -> None:
