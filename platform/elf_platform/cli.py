@@ -182,9 +182,8 @@ def _sort_words(argv: Sequence[str]) -> _Words:
             if not equals and (not rest or rest[0].startswith("--")):
                 raise ValueError(f"{option} needs a value")
             own[option] = value if equals else rest.pop(0)
-        elif option == "--train.workers" and ":" in (value if equals else "".join(rest[:1])):
-            fewest, _, most = (value if equals else rest.pop(0)).partition(":")
-            settings += ["--train.min_workers", fewest, "--train.workers", most]
+        elif option == "--train.workers" and (equals or rest):
+            settings += _workers(value if equals else rest.pop(0))
         elif word in ("--print", "--help", "-h"):
             flags.add(word)
         else:
@@ -196,6 +195,16 @@ def _sort_words(argv: Sequence[str]) -> _Words:
     return _Words(
         recipe=recipe, config=own.get("--config", ""), kinds=kinds, print_only="--print" in flags, help=asks_help, settings=settings
     )
+
+
+def _workers(given: str) -> list[str]:
+    """``--train.workers`` as settings: a range is elastic, a single number a fixed group, whatever --config says."""
+    fewest, colon, most = given.partition(":")
+    if not colon:
+        return ["--train.min_workers", "0", "--train.workers", given]
+    if not (fewest.isdecimal() and most.isdecimal() and 1 <= int(fewest) < int(most)):
+        raise ValueError(f"--train.workers {given} is no range of workers; write 1:2 for one to two, or one number for a fixed group")
+    return ["--train.min_workers", fewest, "--train.workers", most]
 
 
 def _base(words: _Words) -> tuple[str, RunConfig]:

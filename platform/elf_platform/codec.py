@@ -11,6 +11,7 @@ import numpy as np
 
 from elf.batch import Batch
 from elf.codecs import Codec, OwnCodec, OwnConfig, check_codec, load_codec
+from elf.files import sync
 from elf.nn.token_model import TokenModel
 from elf.optim.config import OptimConfig
 from elf_platform.config import RunConfig, TrackingConfig
@@ -37,6 +38,8 @@ def encoder_config(config: RunConfig) -> RunConfig | None:
     own = config.codec
     if not config.process.needs_codec or not isinstance(own, OwnConfig) or own.path:
         return None
+    if own.global_batch < config.train.workers:
+        raise ValueError(f"codec.global_batch {own.global_batch} has not a row for each of {config.train.workers} workers; raise it")
     if own.global_batch % config.train.workers and not config.train.min_workers:
         raise ValueError(
             f"codec.global_batch {own.global_batch} does not divide among train.workers {config.train.workers}; use a multiple of it"
@@ -75,15 +78,16 @@ def prepare_codec(
         codec = config.codec.build(vocab_size=data.tokenizer.vocab_size)
         check_codec(codec, vocab_size=data.tokenizer.vocab_size, length=config.data.length)
         folder = config.storage / "codecs" / f"{codec.kind}-{codec.fingerprint[:12]}"
-        if not (folder / "codec.json").is_file():
-            codec.save(folder)
+        with exclusive(folder.with_name(f"{folder.name}.saving"), "the saving of this codec", wait=log):
+            if not (folder / "codec.json").is_file():
+                codec.save(folder)
     codec = load_codec(folder)
     check_codec(codec, vocab_size=data.tokenizer.vocab_size, length=config.data.length)
     return folder, codec
 
 
 def _own_folder(config: RunConfig, data: PreparedData) -> Path:
-    identity = [to_dict(config.codec), data.manifest.content_hash, config.data.length]
+    identity = [to_dict(config.codec), data.manifest.content_hash, config.data.length, config.train.precision]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return config.storage / "codecs" / f"own-{digest[:12]}"
 
@@ -107,7 +111,11 @@ def _train_encoder(
     assert isinstance(network, TokenModel)
     network.load_state_dict(CheckpointReader(trained).whole("ema"))
     OwnCodec.from_network(network, own, _batches(data)).save(folder)
-    shutil.rmtree(run_folder / "checkpoints")  # the codec holds the weights; the figures stay
+    for path in (*folder.rglob("*"), folder, folder.parent):
+        sync(path)
+    # The codec holds the weights now; the figures stay, but what would make a later training of it look like a resumed one goes.
+    shutil.rmtree(run_folder / "checkpoints")
+    (run_folder / "events.jsonl").unlink(missing_ok=True)
 
 
 def _batches(data: PreparedData) -> Iterator[Batch]:

@@ -13,8 +13,6 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # otherwise a FutureWarning from every worker without a GPU
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_TRAIN_V2_ENABLED": "1",
-    # Ray ends idle workers after a second; while the driver trains a tokenizer they would go, and cost 2 s to start again.
-    "RAY_idle_worker_killing_time_threshold_ms": "60000",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
     "TOKENIZERS_PARALLELISM": "false",  # Ray parallelises over tasks, and a fork after tokenising would warn

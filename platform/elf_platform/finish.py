@@ -26,6 +26,11 @@ def finish(job: Job) -> Figures:
     checkpoint = latest(run_folder / "checkpoints")
     if checkpoint is None:
         raise ValueError(f"{run_folder / 'checkpoints'} holds no valid checkpoint, so there is nothing to export; train the run first")
+    if checkpoint.step < config.train.steps:
+        raise ValueError(
+            f"the newest valid checkpoint of {run_folder} is of step {checkpoint.step} of {config.train.steps}; run the same command "
+            "again: it trains the rest"
+        )
     tokenizer = load_tokenizer(job.data_folder / "tokenizer.json")
     lineage: dict[str, Any] = {
         "run": config.name,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from elf.files import write_text
 from elf_platform.codec import encoder_config, prepare_codec
 from elf_platform.config import RunConfig
 from elf_platform.config_io import diff_configs, flatten, read_config, write_config
@@ -30,19 +31,29 @@ say = functools.partial(Console(stderr=True).print, highlight=False, soft_wrap=T
 
 def pretrain(config: RunConfig, recipe: str) -> Figures:
     """Run or resume ``config`` from text to report; a finished run is shown again. Returns the headline figures."""
-    run_folder = claim_run(config, recipe)
-    done = run_folder / "summary.json"
-    if done.is_file():
-        say(f"Run {config.name} is finished already; this is what it left. Give it another --name to train it again.")
-        figures: Figures = json.loads(done.read_text())
-    else:
-        encoder_config(config)  # refuses a batch that does not divide before any work
-        with exclusive(run_folder, f"the run {config.name}"), connect() as cluster:
-            placement, sums = preflight(config, cluster)
-            say(f"preflight: {sums}")
-            data = prepare(config.data, config.storage)
-            figures = _train(config, run_folder, cluster, placement, data)
+    run_folder = config.storage / "runs" / config.name
+    with exclusive(run_folder, f"the run {config.name}"):
+        claim_run(config, recipe)
+        if (run_folder / "summary.json").is_file():
+            say(f"Run {config.name} is finished already; this is what it left. Give it another --name to train it again.")
+            figures = _complete(run_folder)
+        else:
+            encoder_config(config)  # refuses a batch that does not divide before any work
+            with connect() as cluster:
+                placement, sums = preflight(config, cluster)
+                say(f"preflight: {sums}")
+                data = prepare(config.data, config.storage)
+                figures = _train(config, run_folder, cluster, placement, data)
     print_summary(run_folder, figures, load_handle(run_folder))
+    return figures
+
+
+def _complete(run_folder: Path) -> Figures:
+    """The figures of a finished run; an interruption just after they were written may have left report and tracking undone."""
+    figures: Figures = json.loads((run_folder / "summary.json").read_text())
+    handle = load_handle(run_folder)
+    if not (run_folder / "report.html").is_file() or (handle is not None and handle.end != "FINISHED"):
+        _track_results(handle or RunHandle(kind="null"), run_folder, write_report(run_folder), figures)
     return figures
 
 
@@ -58,8 +69,9 @@ def claim_run(config: RunConfig, recipe: str) -> Path:
                 f"the run name {config.name} is taken by a run with other settings ({'; '.join(differing)}); give this one another "
                 f"--name, or go back to the settings of {path}"
             )
-    run_folder.mkdir(parents=True, exist_ok=True)
-    write_config(path, config, recipe=recipe, code_version=code_version())
+    if not (run_folder / "summary.json").is_file():
+        run_folder.mkdir(parents=True, exist_ok=True)
+        write_config(path, config, recipe=recipe, code_version=code_version())
     return run_folder
 
 
@@ -74,38 +86,41 @@ def _train(config: RunConfig, run_folder: Path, cluster: Cluster, placement: Pla
         f"{data.manifest.train.rows:,} rows of {config.data.length} tokens, {config.train.steps:,} steps of "
         f"{config.train.global_batch} rows"
     )
-    check_data(run_folder, data.manifest.content_hash)
+    check_same(run_folder / "data.sha256", data.manifest.content_hash, "data", "the corpus has changed")
+    if codec is not None:
+        check_same(run_folder / "codec.sha256", codec.fingerprint, "codec", "it was trained or fetched again with another outcome")
     params = {name: str(value) for name, value in flatten(config).items()}
-    handle = open_run(
-        config.tracking, storage=config.storage, run_folder=run_folder, run_name=config.name, params=params,
-        tags={"data_sha256": data.manifest.content_hash, "code_version": code_version()},
-    )
-    job = Job(
-        config=config, run_folder=run_folder, data_folder=data.folder, data_fingerprint=data.manifest.content_hash,
-        codec_folder=codec_folder, channels=channels, threads=placement.threads, tracking=handle, code_version=code_version(),
-    )
+    handle = RunHandle(kind="null")
     try:
+        handle = open_run(
+            config.tracking, storage=config.storage, run_folder=run_folder, run_name=config.name, params=params,
+            tags={"data_sha256": data.manifest.content_hash, "code_version": code_version()},
+        )
+        job = Job(
+            config=config, run_folder=run_folder, data_folder=data.folder, data_fingerprint=data.manifest.content_hash,
+            codec_folder=codec_folder, channels=channels, threads=placement.threads, tracking=handle, code_version=code_version(),
+        )
         run(job, title=config.process.kind)
         say("exporting the artefact, sampling and scoring ...")
         figures = remotely(finish, job, use_gpu=placement.use_gpu, cluster=cluster)
         report = write_report(run_folder)
     except BaseException as error:
-        end_tracking(handle, run_folder, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        end_tracking(load_handle(run_folder) or handle, run_folder, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         say(f"Run {config.name} stopped. What it committed is in {run_folder}; the same command goes on from there.")
         raise
     _track_results(handle, run_folder, report, figures)
     return figures
 
 
-def check_data(run_folder: Path, fingerprint: str) -> None:
-    """Notes which data the run is trained on. Raises ValueError when a resumed run would go on with other data."""
-    path = run_folder / "data.sha256"
-    if path.is_file() and path.read_text().strip() != fingerprint:
+def check_same(path: Path, fingerprint: str, what: str, why: str) -> None:
+    """Notes which data, or codec, the run is trained with. Raises ValueError when a resumed run would go on with another."""
+    known = path.read_text().strip() if path.is_file() else fingerprint
+    if known != fingerprint:
         raise ValueError(
-            f"the run in {run_folder} was started on data {path.read_text().strip()[:12]}, but the same settings now give "
-            f"{fingerprint[:12]}: the corpus has changed. Give the run another --name, or put the corpus back"
+            f"the run in {path.parent} was started on {what} {known[:12]}, but the same settings now give {fingerprint[:12]}: {why}. Give "
+            "the run another --name, or put the old one back"
         )
-    path.write_text(fingerprint + "\n")
+    write_text(path, fingerprint + "\n")
 
 
 def _track_results(handle: RunHandle, run_folder: Path, report: Path, figures: Figures) -> None:

@@ -330,3 +330,15 @@ def test_an_error_in_a_training_worker_is_the_users_error(ray_cluster: Cluster, 
         trainer.fit()
     cause = root_cause(failed.value)
     assert type(cause) is ValueError and str(cause) == "the data folder is gone"
+
+
+def test_elastic_workers_on_the_command_line() -> None:
+    def workers(*words: str) -> tuple[int, int]:
+        train = parse_run_config(["tiny", "--train.global_batch", "12", *words]).config.train
+        return train.min_workers, train.workers
+
+    assert workers("--train.workers", "1:3") == workers("--train.workers=1:3") == (1, 3)
+    assert workers("--train.workers", "1:3", "--train.workers", "2") == (0, 2)
+    for bad in ("0:2", ":2", "2:", "2:1", "2:2", "a:b", "1:2:3"):
+        with pytest.raises(ValueError, match="is no range of workers; write 1:2"):
+            workers("--train.workers", bad)

@@ -40,8 +40,9 @@ class _Planned(*_Base):  # type: ignore[misc]  # the bases are a tuple that may 
         """A running group that is about to be resized saves first."""
         if type(current_state).__name__ == "ResizingState":
             workers = current_state.scaling_decision.num_workers
-            request = ask(self.run_folder, self.launch, "save", f"the group is about to be restarted with {workers} workers")
-            wait_done(self.run_folder, request, self.patience_s)
+            with contextlib.suppress(OSError):  # a full disk: the resize then costs the steps since the last checkpoint
+                request = ask(self.run_folder, self.launch, "save", f"the group is about to be restarted with {workers} workers")
+                wait_done(self.run_folder, request, self.patience_s)
 
     def after_worker_group_start(self, worker_group: Any) -> None:
         """A new group: earlier notices were for the one before."""
@@ -53,7 +54,8 @@ class _Planned(*_Base):  # type: ignore[misc]  # the bases are a tuple that may 
         if information is not None and not self._drained:
             self._drained = True
             book_event(self.run_folder, _last_step(self.run_folder), "warning", "a node of the group is about to be taken away; saving now")
-            ask(self.run_folder, self.launch, "save", "a node of the group is about to be taken away")
+            with contextlib.suppress(OSError):
+                ask(self.run_folder, self.launch, "save", "a node of the group is about to be taken away")
         causes = {rank: root_cause(error) for rank, error in getattr(worker_group_status, "errors", {}).items()}
         if causes and not self._failed:
             self._failed = True

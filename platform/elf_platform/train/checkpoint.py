@@ -9,7 +9,9 @@ No pickle anywhere. A folder is written under a temporary name, marker last, and
 one without a valid marker was damaged afterwards.
 """
 
+import contextlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,7 +124,7 @@ def latest(
 
     Ranks that share the reading call it together, with their ``part`` and a ``gather`` of small values over all of them.
     Raises ValueError when there are checkpoints and none is valid: starting over would silently throw the training away."""
-    names = gather(sorted((f.name for f in root.glob("step-*")), reverse=True) if root.is_dir() else [])[0]
+    names = gather(sorted((f.name for f in root.glob("step-*") if f.name[5:].isdigit()), reverse=True) if root.is_dir() else [])[0]
     said = []
     for folder in (root / name for name in names):
         problem = next((p for p in gather(problem_with(folder, part=part)) if p is not None), None)
@@ -139,21 +141,35 @@ def latest(
     return None
 
 
-def prune(root: Path, keep: Retention) -> None:
-    """Remove the committed checkpoints that ``keep`` does not name."""
-    folders = [f for f in sorted(root.glob("step-*"), reverse=True) if (f / MARKER).is_file()]
+def prune(root: Path, keep: Retention, *, newest: int) -> None:
+    """Remove the committed checkpoints that ``keep`` does not name, now that the one of step ``newest`` is committed.
+
+    Later ones were passed over as damaged: they take no place, and go when training commits their step again."""
+    steps = {f: int(f.name[5:]) for f in root.glob("step-*") if f.name[5:].isdigit() and (f / MARKER).is_file()}
+    folders = sorted((f for f in steps if steps[f] <= newest), key=lambda f: steps[f], reverse=True)
     stay = set(folders[: keep.last])
     if keep.every:
-        stay |= {f for f in folders if int(f.name.removeprefix("step-")) % keep.every == 0}
+        stay |= {f for f in folders if steps[f] % keep.every == 0}
     if keep.best:
-        losses = {f: json.loads((f / "state.json").read_text()).get("valid_loss") for f in folders}
-        scored = {f: loss for f, loss in losses.items() if loss is not None}
-        stay |= {min(scored, key=lambda f: scored[f])} if scored else set()
+        stay |= _best(folders)
     for folder in folders:
         if folder not in stay:
-            # The marker goes first: a half-removed folder must not look valid.
-            (folder / MARKER).unlink()
-            shutil.rmtree(folder)
+            # Renamed first: a half-removed folder must not look valid, and clear_unfinished finds it after a kill.
+            gone = root / f"{TEMPORARY}{folder.name}-removed"
+            shutil.rmtree(gone, ignore_errors=True)
+            folder.rename(gone)
+            shutil.rmtree(gone)
+
+
+def _best(folders: Sequence[Path]) -> set[Path]:
+    """The one with the lowest finite validation loss; one that cannot be read is none."""
+    scored: dict[Path, float] = {}
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            loss = json.loads((folder / "state.json").read_text()).get("valid_loss")
+            if isinstance(loss, int | float) and math.isfinite(loss):
+                scored[folder] = loss
+    return {min(scored, key=lambda f: scored[f])} if scored else set()
 
 
 def clear_unfinished(root: Path) -> None:

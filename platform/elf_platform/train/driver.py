@@ -79,7 +79,11 @@ def _wait(job: Job, trainer: TorchTrainer, progress: Progress) -> None:
     except KeyboardInterrupt as interrupt:
         seconds = job.config.train.stop_within_s
         progress.say(f"stopping: the workers finish their step and save, for {seconds:g} s at most; once more to stop at once")
-        ask(job.run_folder, job.launch, "stop", f"stopped by {'SIGTERM' if isinstance(interrupt, Terminated) else 'Ctrl-C'}")
+        try:
+            ask(job.run_folder, job.launch, "stop", f"stopped by {'SIGTERM' if isinstance(interrupt, Terminated) else 'Ctrl-C'}")
+        except OSError as error:
+            progress.say(f"the workers could not be asked to save ({error}); the next run goes on from the last committed checkpoint")
+            raise interrupt from None
         if not ended.wait(seconds):
             progress.say(f"the workers did not end within {seconds:g} s; the next run goes on from the last committed checkpoint")
         raise

@@ -28,7 +28,8 @@ def share_of(total: int, rank: int, world_size: int) -> Int64:
 
 
 def passes(total: int, world_size: int, micro_batch: int) -> int:
-    """Forward passes per step, the same on every worker, so that each has at most ``micro_batch`` rows (0: one pass) and at least one."""
+    """Forward passes per step, the same on every worker, so that each has at most ``micro_batch`` rows (0: one pass)
+    and at least one; where uneven shares make both impossible, a row more."""
     most, least = -(-total // world_size), total // world_size
     return min(-(-most // (micro_batch or most)), least)
 

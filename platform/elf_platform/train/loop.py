@@ -1,5 +1,6 @@
 """The training loop of one worker. Knows neither Ray nor DeepSpeed nor MLflow: the engine, the tracker and the world are arguments."""
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -245,7 +246,10 @@ class _Loop:
         started = time.perf_counter()
         weights = self.engine.gather_weights("ema")
         if weights is not None and self.job.snapshots is not None:
-            self.job.snapshots.write(self.done, weights)
+            try:
+                self.job.snapshots.write(self.done, weights)
+            except OSError as error:  # a full disk: samples are no reason to stop
+                self.job.tracker.event(self.done, "warning", f"the samples of step {self.done} could not be written: {error}")
         self.meter.pause(time.perf_counter() - started)
         self.watchdog.beat(self.done)
 
@@ -279,13 +283,16 @@ class _Loop:
         self.meter.stall(time.perf_counter() - started)
 
     def _answer(self, request: Request) -> str:
-        """Finish the save that was asked for, tell whoever asked, and give back what to do next."""
+        """Finish the save that was asked for, tell whoever asked, and give back what to do next. A save that fails ends only a stop."""
         self.request = None
         started = time.perf_counter()
-        self._finish_save()
+        if request.action == "stop":
+            self._finish_save()
+        failed = any(gather_objects(self.saver.wait()))
         self.meter.stall(time.perf_counter() - started)
-        if self.job.context.is_main:
-            self.inbox.done(request, self.done)
+        if self.job.context.is_main and not failed:
+            with contextlib.suppress(OSError):  # whoever asked then waits in vain; the checkpoint is there
+                self.inbox.done(request, self.done)
             if request.action == "stop":
                 self.job.tracker.event(self.done, "stop", f"{request.reason}; the checkpoint of step {self.done} was saved first")
         return request.action

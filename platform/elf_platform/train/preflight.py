@@ -90,6 +90,8 @@ def check_disk(parameters: int, config: RunConfig, folder: Path, *, free: float 
     free: bytes free on ``folder``'s disk; asked of the system when None."""
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     free = float(shutil.disk_usage(existing).free) if free is None else free
+    # What a resumed run has written already makes room for what is counted below.
+    free += sum(p.stat().st_size for p in (folder / "runs" / config.name / "checkpoints").glob("step-*/*"))
     train = config.train
     periodic = train.steps // train.keep_every if train.keep_every else 0
     one, kept = checkpoint_bytes(parameters, config), train.keep + 1 + train.keep_best + periodic

@@ -28,8 +28,14 @@ class Request:
 
 
 def ask(run_folder: Path, launch: str, action: Action, reason: str) -> Request:
-    """Leave a request; it replaces one that was not looked at yet."""
-    request = Request(launch=launch, number=time.time(), action=action, reason=reason)
+    """Leave a request; it replaces one that was not looked at yet, but a stop stays a stop."""
+    known = Inbox(run_folder, launch)
+    waiting = known.read()
+    if waiting is not None and waiting.action == "stop" and action == "save":
+        return waiting
+    # Clocks of different machines differ: the number rises whatever they say.
+    number = max(time.time(), known.answered + 1e-3, waiting.number + 1e-3 if waiting else 0.0)
+    request = Request(launch=launch, number=number, action=action, reason=reason)
     write_text(run_folder / ASKED, json.dumps(asdict(request)))
     return request
 
@@ -51,14 +57,15 @@ class Inbox:
 
     def __init__(self, run_folder: Path, launch: str) -> None:
         self.run_folder, self.launch = run_folder, launch
-        self._seen = self._number()
+        self.answered = self._number()
+        """Number of the last request that was answered or taken."""
 
     def poll(self) -> Request | None:
-        """A request that came since the last one that was taken."""
-        request = self._read()
-        if request is None or request.number <= self._seen:
+        """A request that came since the last one that was taken; a stop holds for every later group of the launch too."""
+        request = self.read()
+        if request is None or (request.number <= self.answered and request.action != "stop"):
             return None
-        self._seen = request.number
+        self.answered = request.number
         return request
 
     def done(self, request: Request, step: int) -> None:
@@ -73,7 +80,8 @@ class Inbox:
         except (OSError, ValueError, KeyError):
             return 0.0
 
-    def _read(self) -> Request | None:
+    def read(self) -> Request | None:
+        """The request of this launch that lies there, answered or not."""
         path = self.run_folder / ASKED
         if not path.exists():
             return None

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elf.files import write_text
+from elf.files import TEMPORARY
 from elf.optim import ParamSlice
 from elf_platform.train.checkpoint import Piece, Retention, commit, pieces_of, prune, write_rank_file, writing_folder
 
@@ -83,9 +83,11 @@ class Saver:
         folder = writing_folder(saving.root, step, saving.token)
         record = folder / f"rank-{saving.rank:05d}.json"
         try:
+            if saving.rank == 0:
+                self._clear_failed(folder)
             if saving.rank < saving.writers:
                 folder.mkdir(parents=True, exist_ok=True)
-                write_text(record, json.dumps(write_rank_file(folder, saving.rank, copies, pieces)))
+                _note(record, write_rank_file(folder, saving.rank, copies, pieces))
             if saving.rank == 0:
                 files = self._collect(folder)
                 commit(saving.root, folder, step, state, files)
@@ -94,6 +96,12 @@ class Saver:
         self.write_seconds = time.perf_counter() - started
         if saving.rank == 0 and self._problem is None:
             self._prune(step)
+
+    def _clear_failed(self, folder: Path) -> None:
+        """What other ranks wrote of a save that failed here may have come after it was cleared."""
+        for left in self.saving.root.glob(f"{TEMPORARY}step-*-{self.saving.token}"):
+            if left != folder:
+                shutil.rmtree(left, ignore_errors=True)
 
     def _collect(self, folder: Path) -> list[dict[str, Any]]:
         """What each writer says of its file. Raises OSError when one failed or does not come."""
@@ -122,14 +130,22 @@ class Saver:
             for path in folder.glob(f"rank-{self.saving.rank:05d}.safetensors"):
                 path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
-                write_text(record, json.dumps({"problem": problem}))
+                _note(record, {"problem": problem})
         self._problem = problem
 
     def _prune(self, step: int) -> None:
         try:
-            prune(self.saving.root, self.saving.keep)
-        except OSError as error:
+            prune(self.saving.root, self.saving.keep, newest=step)
+        except Exception as error:  # of whatever kind: the new checkpoint is committed, and the thread must not die of an old one
             self._on_problem(step, f"old checkpoints could not be removed: {error}")
+
+
+def _note(path: Path, content: dict[str, Any]) -> None:
+    """A small file that is there whole or not at all. Not forced to disk: the main rank removes it, and the folder may be committed and
+    renamed as soon as it is seen."""
+    part = path.with_name(f"{TEMPORARY}{path.name}")
+    part.write_text(json.dumps(content), encoding="utf-8")
+    part.replace(path)
 
 
 def _yield_to_training() -> None:

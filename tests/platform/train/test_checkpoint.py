@@ -153,8 +153,22 @@ def test_a_valid_checkpoint_is_never_replaced_and_a_damaged_one_is(tmp_path: Pat
 def test_pruning_keeps_the_newest_the_best_and_every_so_many(tmp_path: Path, keep: Retention, left: list[int]) -> None:
     for step, loss in zip(range(1, 7), (3.0, 1.0, None, 2.0, None, 1.5), strict=True):
         write(tmp_path, step, WHOLE, valid_loss=loss)
-    prune(tmp_path, keep)
+    prune(tmp_path, keep, newest=6)
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"step-{step:08d}" for step in left]
+
+
+def test_pruning_spares_what_was_just_committed_and_bears_with_what_is_broken(tmp_path: Path) -> None:
+    """A damaged newer one takes no place; a loss that is not a number is no best; an unreadable state is no reason to stop."""
+    for step, loss in ((1, float("nan")), (2, 1.0), (3, 2.0), (9, 0.5)):
+        write(tmp_path, step, WHOLE, valid_loss=loss)
+    damage(tmp_path / "step-00000009", "bit flipped")
+    (tmp_path / "step-00000001/state.json").write_text("{")
+    (tmp_path / "step-00000002.bak").mkdir()
+    write(tmp_path, 4, WHOLE)
+    prune(tmp_path, Retention(last=1, best=True, every=100), newest=4)
+    left = sorted(p.name for p in tmp_path.iterdir())
+    assert left == ["step-00000002", "step-00000002.bak", "step-00000004", "step-00000009"]
+    assert latest(tmp_path, lambda _: None).step == 4
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from elf_platform.train import loop, saver
 from elf_platform.train.checkpoint import latest
 from elf_platform.train.health import BadStep, RolledBack, read_windows
 from elf_platform.train.loop import Training, train
-from elf_platform.train.requests import ask, wait_done
+from elf_platform.train.requests import Inbox, ask, wait_done
 
 Build = Callable[..., Training]
 Config = Callable[..., RunConfig]
@@ -280,3 +280,17 @@ def test_rows_are_recorded(config_of: Config, training: Build, tmp_path: Path) -
     lines = [line for _, line in read_lines(tmp_path / "rows/rank-00000.jsonl")]
     assert [line["step"] for line in lines] == [0, 1, 2]
     assert [row for line in lines for row in line["rows"]] == job.train_rows.read_rows
+
+
+def test_a_stop_stays_a_stop_and_holds_for_the_next_group(tmp_path: Path) -> None:
+    stop = ask(tmp_path, "one", "stop", "Ctrl-C")
+    assert ask(tmp_path, "one", "save", "a node goes") == stop
+    first = Inbox(tmp_path, "one")
+    assert first.poll() == stop
+    first.done(stop, 7)
+    assert Inbox(tmp_path, "one").poll() == stop, "a group that was started meanwhile would train on"
+    assert Inbox(tmp_path, "two").poll() is None
+    (tmp_path / "control.json").unlink()
+    late = replace(stop, number=stop.number + 1000, action="save")  # answered: from a machine whose clock is ahead
+    first.done(late, 8)
+    assert ask(tmp_path, "one", "save", "a resize").number > late.number
