@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def run(described: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
         optimiser=described["optimiser"], workers=world, **described["train"],
     )
     job = build_training(config, folder, context=WorkerContext(rank=rank, world_size=world, local_rank=rank, run_folder=folder))
+    # Each run is a launch of its own, as it is for the driver: the request that ended the one before is not for it.
+    job = replace(job, launch=f"until {described['stop_after']}")
     if described["stop_after"] and rank == 0:
         stop_after(job, described["stop_after"])
     try:
