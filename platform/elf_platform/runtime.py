@@ -70,8 +70,8 @@ def local_cluster(cpus: int) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def _nothing_to_drain() -> Iterator[None]:
-    """No process of Ray Train that watches for nodes to be taken away: this machine is the cluster, and each idle process of Ray costs
-    training on all cores about half a per cent."""
+    """No process of Ray Train that watches for nodes to be taken away: this machine is the cluster, and an idle process of Ray wakes a
+    hundred times a second."""
     before = os.environ.get(_WATCHER)
     os.environ.setdefault(_WATCHER, "0")
     try:

@@ -104,7 +104,7 @@ class _Loop:
         )
         self.node = NodeMeter(context.run_folder) if context.local_rank == 0 else None
         self.request: Request | None = None
-        self.done = self.saved = self._restore()
+        self.done = self._restore()
 
     @contextmanager
     def running(self) -> Iterator["_Loop"]:
@@ -279,16 +279,17 @@ class _Loop:
             "valid_loss": valid_loss, "workers": job.context.world_size,
         }
         self.saver.save(self.done, self.engine.updater.slices, self.engine.updater.state(), state)
-        self.saved = self.done
         self.meter.stall(time.perf_counter() - started)
 
     def _answer(self, request: Request) -> str:
         """Finish the save that was asked for, tell whoever asked, and give back what to do next. A save that fails ends only a stop."""
         self.request = None
         started = time.perf_counter()
+        failed = False
         if request.action == "stop":
             self._finish_save()
-        failed = any(gather_objects(self.saver.wait()))
+        else:
+            failed = any(gather_objects(self.saver.wait()))
         self.meter.stall(time.perf_counter() - started)
         if self.job.context.is_main and not failed:
             with contextlib.suppress(OSError):  # whoever asked then waits in vain; the checkpoint is there

@@ -157,7 +157,7 @@ def _set_up_process(job: Job, context: WorkerContext) -> None:
 
 def _raise_priority() -> None:
     """Ray starts all its workers at a low priority, which puts the steps behind Ray's own idle processes; back to the ordinary one where
-    this user may (4 % of a step on two cores)."""
+    this user may (docs/lab-log.md, Priority)."""
     if Path("/proc/self/task").is_dir():
         with contextlib.suppress(OSError):
             for thread in os.listdir("/proc/self/task"):
