@@ -160,8 +160,9 @@ def main() -> None:
         line = f"{kind:16}{args.batch / ours.min():11.3f}{args.batch / plain.min():12.3f}{np.median(ours / plain):12.4f}"
         print(line + f"{100 * found['outside']:12.2f}%{found['peak_gb']:9.2f}{100 * found['same']:12.2f}%", flush=True)
     found = run("cache", args.cache_length)
-    print(f"\nAutoregressive, the same trunk, L {args.cache_length}, fp32: {args.batch * args.cache_length / found['cached']:.1f} tokens/s with the")
-    print(f"cache, {args.batch * args.cache_length / found['anew']:.1f} without; {100 * found['same']:.2f}% of the tokens are the same")
+    cached, anew = (args.batch * args.cache_length / found[name] for name in ("cached", "anew"))
+    print(f"\nAutoregressive, the same trunk, L {args.cache_length}, fp32: {cached:.1f} tokens/s with the cache, {anew:.1f} without it;")
+    print(f"{100 * found['same']:.2f}% of the tokens are the same")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Gaussian mixtures in one dimension: a data distribution whose denoiser, marginals and probability flow are known exactly (float64)."""
 
 import math
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -68,3 +69,8 @@ def three_bumps(path: Path) -> Mixture:
     """An asymmetric mixture of three components."""
     weight, mean, std = (torch.tensor(v, dtype=torch.float64) for v in ([0.3, 0.5, 0.2], [-1.2, 0.4, 1.8], [0.3, 0.5, 0.25]))
     return Mixture(path=path, weight_K=weight, mean_K=mean, std_K=std)
+
+
+def show(line: str) -> None:
+    """A line of a table, seen with ``pytest -s``."""
+    sys.stdout.write(line + "\n")

@@ -36,7 +36,12 @@ def test_without_codec_there_are_ids_alone() -> None:
 
 @pytest.mark.parametrize(
     ("tokens", "target", "words"),
-    [([[1] * 12], 6, "row 0 is given 12 tokens.*cut it to 11"), ([[1], [1] * 30], 6, "row 1"), ([[1]], 0, "target_length is 0"), ([[1]], 13, "13")],
+    [
+        ([[1] * 12], 6, "row 0 is given 12 tokens.*cut it to 11"),
+        ([[1], [1] * 30], 6, "row 1"),
+        ([[1]], 0, "target_length is 0"),
+        ([[1]], 13, "target_length is 13"),
+    ],
 )
 def test_rows_without_room_are_refused(tokens: list[list[int]], target: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):

@@ -106,7 +106,9 @@ def test_inversion_gives_the_probabilities() -> None:
     assert int(first) == 1  # u = 0 draws no token of probability 0
 
 
-@pytest.mark.parametrize(("top_p", "kept"), [(0.4, {2}), (0.5, {2}), (0.51, {2, 0}), (0.8, {2, 0}), (0.81, {2, 0, 3}), (0.999, {0, 1, 2, 3})])
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(0.4, {2}), (0.5, {2}), (0.51, {2, 0}), (0.79, {2, 0}), (0.81, {2, 0, 3}), (0.999, {0, 1, 2, 3})]
+)
 def test_the_nucleus_is_the_smallest_set_of_that_probability(top_p: float, kept: set[int]) -> None:
     probability_V = torch.tensor([0.3, 0.05, 0.5, 0.15], dtype=torch.float64)
     count = 10_000
@@ -125,6 +127,6 @@ def test_rare_tokens_are_drawn_as_often_as_they_should() -> None:
     ids_B = draw_tokens(logits_BV, torch.tensor([edge - 2.0**-40, edge + 2.0**-40], dtype=torch.float64), temperature=1.0, top_p=1.0)
     assert ids_B.tolist() == [0, 1]
     uniform_BL = fine_uniform(draws(list(range(50))), 200)
-    assert uniform_BL.dtype == torch.float64 and 0 <= float(uniform_BL.min()) and float(uniform_BL.max()) < 1
+    assert uniform_BL.dtype == torch.float64 and float(uniform_BL.min()) >= 0 and float(uniform_BL.max()) < 1
     fine = (uniform_BL * 2**24) % 1
     assert abs(float(fine.mean()) - 0.5) < 5 * math.sqrt(1 / 12 / fine.numel())

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import mixture
 import pytest
@@ -21,7 +22,9 @@ def seeded(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def one_step(sampler: str, path: Path, denoise: Callable[[Tensor, float], Tensor], z: Tensor, t: float, t_next: float, gamma: float) -> Tensor:
+def one_step(
+    sampler: str, path: Path, denoise: Callable[[Tensor, float], Tensor], z: Tensor, t: float, t_next: float, gamma: float
+) -> Tensor:
     step = Step(t=t, t_next=t_next, path=path, denoise=denoise, noise=lambda: seeded(*z.shape, seed=99), gamma=gamma)
     return SAMPLERS[sampler](z, step)[0]
 
@@ -67,7 +70,7 @@ def test_the_official_step_has_less_variance_than_the_path(t: float, t_next: flo
 def gaussian_variance(sampler: str, times: list[float], std: float, gamma: float) -> float:
     """Variance at times[-1] for data N(0, std^2): the estimate is linear in z, and so is the recursion of the variance."""
     variance = SCALE**2
-    for t, t_next in zip(times, times[1:], strict=False):
+    for t, t_next in pairwise(times):
 
         def gain(time: float) -> float:
             return time * std**2 / ((time * std) ** 2 + (SCALE * (1 - time)) ** 2)
@@ -88,7 +91,8 @@ def gaussian_variance(sampler: str, times: list[float], std: float, gamma: float
 @pytest.mark.parametrize("sampler", ["ode", "sde", "sde-matched", "ancestral"])
 def test_variance_on_gaussian_data_follows_its_recursion(sampler: str) -> None:
     std, gamma = 0.8, 0.0 if sampler == "ode" else 1.5
-    problem = mixture.Mixture(path=LINEAR, weight_K=torch.ones(1).double(), mean_K=torch.zeros(1).double(), std_K=torch.tensor([std]).double())
+    one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    problem = mixture.Mixture(path=LINEAR, weight_K=one, mean_K=zero, std_K=std * one)
     times = torch.linspace(0, 1, 13, dtype=torch.float64)
     config = SampleConfig(sampler=sampler, steps=12, gamma=gamma)
     made, _ = integrate(
@@ -105,9 +109,9 @@ def test_where_the_variance_goes_as_steps_are_added() -> None:
         for sampler in ("sde", "sde-matched", "ancestral")
         for steps in (32, 256, 2048)
     }
-    print("\nvariance of the samples over that of the data (Gaussian data, gamma 1.5)")
+    mixture.show("\nvariance of the samples over that of the data (Gaussian data, gamma 1.5)")
     for (sampler, steps), ratio in final.items():
-        print(f"{sampler:14}{steps:6}{ratio:9.4f}")
+        mixture.show(f"{sampler:14}{steps:6}{ratio:9.4f}")
     for sampler in ("sde-matched", "ancestral"):
         assert abs(final[sampler, 2048] - 1) < 0.01 and abs(final[sampler, 2048] - 1) < 0.2 * abs(final[sampler, 256] - 1)
     assert final["sde", 2048] < 0.9

@@ -43,12 +43,12 @@ def order(found: list[float], first: int = -3) -> float:
 def test_orders_of_convergence(path: str) -> None:
     """Inside the path, where the theory holds, to 0.15. From noise to data lambda is infinite at both ends, where DPM-Solver++ falls
     back to first order and steps of equal length in t are never short in lambda: it is better than first order there, and no more."""
-    print(f"\n{path} path, exact denoiser of a mixture of three: mean error by steps, order over the last three")
-    print(f"{'sampler':12}{'times':>14}" + "".join(f"{steps:>11}" for steps in STEPS) + f"{'order':>8}")
+    mixture.show(f"\n{path} path, exact denoiser of a mixture of three: mean error by steps, order over the last three")
+    mixture.show(f"{'sampler':12}{'times':>14}" + "".join(f"{steps:>11}" for steps in STEPS) + f"{'order':>8}")
     for sampler, expected in EXPECTED.items():
         for start, end in ((0.05, 0.95), (0.0, 1.0)):
             found = errors(sampler, PATHS[path], start, end)
-            print(f"{sampler:12}{f'{start:g} to {end:g}':>14}" + "".join(f"{e:11.2e}" for e in found) + f"{order(found):8.2f}")
+            mixture.show(f"{sampler:12}{f'{start:g} to {end:g}':>14}" + "".join(f"{e:11.2e}" for e in found) + f"{order(found):8.2f}")
             if sampler == "dpmpp-2m" and end == 1:
                 assert order(found, first=0) > 1.5, found
             else:
