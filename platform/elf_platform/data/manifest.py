@@ -125,6 +125,18 @@ class Manifest:
     def shards_of(self, split: Split) -> tuple[ShardRecord, ...]:
         return tuple(record for record in self.shards if record.split == split)
 
+    def cut_lines(self) -> list[str]:
+        """For people: what was cut off the pairs of each split, and how many were left out; nothing for plain text."""
+        data, read = self.data, self.read
+        if not data.source_column:
+            return []
+        lines = [
+            f"{split}: {of.sources_cut:,} sources cut to {data.source_length} tokens ({of.source_tokens_cut:,} tokens lost), "
+            f"{of.targets_cut:,} targets cut to {data.length - data.source_length - 1} ({of.target_tokens_cut:,} lost)"
+            for split, of in (("train", self.train), ("valid", self.valid))
+        ]
+        return [*lines, f"left out: {read.empty_sources:,} pairs with an empty source, {read.empty_targets:,} with an empty target"]
+
     def computed_hash(self) -> str:
         return hashlib.sha256(json.dumps(self._hashed(), sort_keys=True).encode()).hexdigest()
 

@@ -96,24 +96,11 @@ def summary(data: PreparedData) -> str:
         f"{split}: {of.documents:,} documents, {of.tokens:,} tokens, {of.rows:,} rows of {manifest.data.length}"
         for split, of in (("train", manifest.train), ("valid", manifest.valid))
     ]
-    if manifest.data.source_column:
-        lines += cut_lines(manifest)
+    lines += manifest.cut_lines()
     if data.seconds:
         lines.append("seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in data.seconds.items()))
     lines.append(f"{'found' if data.reused else 'prepared'} {data.folder} (content hash {manifest.content_hash[:12]})")
     return "\n".join(lines)
-
-
-def cut_lines(manifest: Manifest) -> list[str]:
-    """What was cut off the pairs of each split, and how many were left out."""
-    data = manifest.data
-    lines = [
-        f"{split}: {of.sources_cut:,} sources cut to {data.source_length} tokens ({of.source_tokens_cut:,} tokens lost), {of.targets_cut:,} "
-        f"targets cut to {data.length - data.source_length - 1} ({of.target_tokens_cut:,} lost)"
-        for split, of in (("train", manifest.train), ("valid", manifest.valid))
-    ]
-    read = manifest.read
-    return [*lines, f"left out: {read.empty_sources:,} pairs with an empty source, {read.empty_targets:,} with an empty target"]
 
 
 def _intact(folder: Path, config: DataConfig, corpus: Corpus, given: Tokenizer | None) -> Manifest | None:
