@@ -49,14 +49,15 @@ def given_sources(rows: RowReader, count: int, *, codec: Codec | None, device: t
 
 def draw_samples(
     process: Process, network: torch.nn.Module, tokenizer: Tokenizer, config: SampleConfig, *, length: int, channels: int,
-    device: torch.device, condition: Condition | None = None, record: int = 0, progress: Callable[[int, int], None] | None = None,
+    device: torch.device, condition: Condition | None = None, record: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
-    """``config.count`` rows; row i depends on (config.seed, i) and, for a conditional model, on row i of ``condition`` alone."""
+    """``config.count`` rows; row i depends on (config.seed, i) and row i of ``condition`` alone."""
     network.eval()
     draws = Draws(seed=config.seed, step=0, rows=np.arange(config.count), total=config.count, device=device)
     return process.sample(
-        network, draws, length=length, channels=channels, config=config, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id,
-        record=record, progress=progress, **({} if condition is None else {"condition": condition}),
+        network, draws, length=length, channels=channels, config=config, condition=condition, eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id, record=record, progress=progress,
     )
 
 
