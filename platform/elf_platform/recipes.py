@@ -134,7 +134,7 @@ def summarise_small() -> RunConfig:
     """Small summarisation, abstract to a sentence, on SciTLDR files given by --data.paths: under an hour on two CPU cores."""
     return _small_pairs(
         DataConfig(
-            source_column="source", text_column="targets", tokenizer=TokenizerConfig(vocab_size=4096), length=288, source_length=240,
+            source_column="source", text_column="targets", tokenizer=TokenizerConfig(vocab_size=4096), length=304, source_length=256,
             packing="document", valid_fraction=0.05,
         ),
         steps=500, encoder_steps=200,

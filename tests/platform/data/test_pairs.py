@@ -21,7 +21,7 @@ from elf_platform.data.pairs import held_out_pairs, read_pairs
 from elf_platform.data.prepare import PreparedData, prepare, summary
 from elf_platform.data.reader import RowReader
 
-PAIRS = [(f"{WORDS[i % 40]} {WORDS[i // 40]} {i}", f"{WORDS[i // 3]} is number {i // 3}") for i in range(120)]
+PAIRS = [(f"{WORDS[i % len(WORDS)]} {WORDS[i // len(WORDS)]} {i}", f"{WORDS[i // 3 % len(WORDS)]} is number {i // 3}") for i in range(120)]
 
 
 class Here:
