@@ -191,7 +191,8 @@ def test_wrong_columns_are_refused_with_what_is_there(
 
 def test_missing_column_of_a_table_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"translation": [{"de": "x", "en": "y"}], "n": [1]}), tmp_path / "a.parquet")
-    for column, message in (("translation.fr", "no column 'translation.fr'; its columns are translation, n"), ("n", "holds int64, not text")):
+    refusals = {"translation.fr": "no column 'translation.fr'; its columns are translation, n", "n": "holds int64, not text"}
+    for column, message in refusals.items():
         with pytest.raises(ValueError, match=message):
             prepared(tmp_path, settings(tmp_path / "a.parquet", source_column=column, text_column="translation.en"))
 
