@@ -15,7 +15,7 @@ import pytest
 from made_words import WORDS
 
 from elf_platform.config import DataConfig, TokenizerConfig
-from elf_platform.data.inspect_data import inspect, verify
+from elf_platform.data.inspect_data import inspect, show, verify
 from elf_platform.data.manifest import PAIR_COUNTS, PAIR_READ, PAIR_SETTINGS, Manifest
 from elf_platform.data.pairs import held_out_pairs, read_pairs
 from elf_platform.data.prepare import PreparedData, prepare, summary
@@ -115,6 +115,14 @@ def test_rows_are_source_target_and_end_of_text_tokens(tmp_path: Path) -> None:
         assert ids == encoded[0] + encoded[1] + [data.tokenizer.eos_id] * (40 - source - len(encoded[1]))
     assert "<unk>" not in summary(data) and "0 sources cut to 20 tokens" in summary(data)
     assert " -> " in inspect(data.folder)
+
+
+def test_held_out_pairs_are_printed_as_lines_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = prepared(tmp_path, settings(write_tsv(tmp_path / "a.tsv", PAIRS)))
+    assert show(held_out=data.folder) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["source"], line["text"]) for line in lines] == held_out_pairs(data.folder)
+    assert {*map(tuple, held_out_pairs(data.folder, limit=2))} < {*PAIRS} and len(lines) == data.manifest.valid.documents
 
 
 @pytest.mark.parametrize("side", ["target", "source"])
