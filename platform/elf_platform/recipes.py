@@ -126,7 +126,7 @@ def translate_small() -> RunConfig:
             source_column="2", text_column="1", tokenizer=TokenizerConfig(vocab_size=4096), length=48, source_length=24,
             packing="document", valid_fraction=0.01,
         ),
-        steps=2400, encoder_steps=600,
+        steps=1800, encoder_steps=400,
     )
 
 
