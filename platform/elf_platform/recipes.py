@@ -147,12 +147,12 @@ def summarise_small() -> RunConfig:
 
 
 def _small_pairs(data: DataConfig, *, steps: int, encoder_steps: int, batch: int) -> RunConfig:
-    encoder = NetworkConfig(hidden=192, depth=3, heads=6)
+    encoder = NetworkConfig(hidden=128, depth=3, heads=4)
     return RunConfig(
         data=data,
         codec=OwnConfig(channels=256, network=encoder, steps=encoder_steps, global_batch=batch, lr=8e-3),
         process=EmbeddedFlow(decoder_noise_scale=1.0, loss_on_padding=True),
-        network=NetworkConfig(hidden=192, depth=6, heads=6, bottleneck=128, prefix_tokens=2),
+        network=NetworkConfig(hidden=160, depth=6, heads=5, bottleneck=128, prefix_tokens=2),
         optim=OptimConfig(name="muon", lr=8e-3, warmup_steps=50, decay="cosine", final_lr_ratio=0.05, ema_decay=0.995),
         train=TrainConfig(
             steps=steps, global_batch=batch, log_every=10, valid_every=steps // 10, sample_every=steps // 5, checkpoint_every=steps // 10
