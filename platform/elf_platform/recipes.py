@@ -81,24 +81,28 @@ def _owt(network: NetworkConfig, *, epochs: int, micro_batch: int) -> RunConfig:
 
 def wmt14_de_en() -> RunConfig:
     """ELF-B on WMT14 German to English as published: 100 epochs, 880,600 steps of 512 pairs; 8 GPUs."""
-    columns = {"source_column": "translation.de", "text_column": "translation.en"}
-    return _published_pairs("hub:wmt/wmt14:de-en:train", columns, length=128, source_length=64, steps=880_600, micro_batch=64)
+    return _published_pairs(
+        "hub:wmt/wmt14:de-en:train", "translation.de", "translation.en", length=128, source_length=64, steps=880_600, micro_batch=64
+    )
 
 
 def xsum() -> RunConfig:
     """ELF-B on XSum, news article to one sentence, as published: 100 epochs, 39,800 steps of 512 pairs; 8 GPUs."""
-    columns = {"source_column": "document", "text_column": "summary"}
-    return _published_pairs("hub:EdinburghNLP/xsum:train", columns, length=1088, source_length=1024, steps=39_800, micro_batch=16)
+    return _published_pairs(
+        "hub:EdinburghNLP/xsum:train", "document", "summary", length=1088, source_length=1024, steps=39_800, micro_batch=16
+    )
 
 
-def _published_pairs(path: str, columns: dict[str, str], *, length: int, source_length: int, steps: int, micro_batch: int) -> RunConfig:
+def _published_pairs(
+    path: str, source: str, target: str, *, length: int, source_length: int, steps: int, micro_batch: int
+) -> RunConfig:
     """The published conditional setting (elf.md A.6, B, C.2). A thousandth of the pairs is held out here; the papers' figures are over the
     data sets' own validation and test splits."""
     t5 = "hub:google-t5/t5-small"
     return RunConfig(
         data=DataConfig(
-            paths=(path,), tokenizer=TokenizerConfig(source=t5), length=length, source_length=source_length, packing="document",
-            valid_fraction=0.001, **columns,
+            paths=(path,), source_column=source, text_column=target, tokenizer=TokenizerConfig(source=t5), length=length,
+            source_length=source_length, packing="document", valid_fraction=0.001,
         ),
         codec=T5Config(source=t5, latent_mean=0.0, latent_std=0.2, precision="bf16"),
         process=EmbeddedFlow(decoder_noise_scale=1.0, loss_on_padding=True, condition_drop_prob=0.1),

@@ -136,8 +136,10 @@ def _digest(content: object) -> str:
 
 
 def _piece(uri: str, format: Format, config: "DataConfig", size: int, start: int | None = None, stop: int | None = None) -> CorpusPart:
-    columns = {"text_column": config.text_column, "source_column": config.source_column}
-    return CorpusPart(index=0, uri=uri, format=format, **columns, start=start, stop=stop, size=size)
+    return CorpusPart(
+        index=0, uri=uri, format=format, text_column=config.text_column, source_column=config.source_column, start=start, stop=stop,
+        size=size,
+    )
 
 
 def _ranges(count: int, size: int, share: int) -> list[tuple[int, int]]:

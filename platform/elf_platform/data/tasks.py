@@ -194,7 +194,7 @@ def pack_part(job: PackJob) -> Statement:
             for split, fate in chosen_by:
                 chosen = [text for text, of in zip(texts, fates, strict=True) if of == fate]
                 since = time.monotonic()
-                sides = zip(*map(parted, chosen), strict=True) if job.source_length else [chosen]
+                sides: list[tuple[str, ...]] = list(zip(*map(parted, chosen), strict=True)) if job.source_length else [tuple(chosen)]
                 encoded = [tokenizer.encode_batch(side) for side in sides]
                 seconds["tokenise"] += time.monotonic() - since
                 some = [parts for parts in zip(*encoded, strict=True) if all(parts)]

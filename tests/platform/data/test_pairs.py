@@ -130,7 +130,7 @@ def test_pairs_with_the_same_side_are_held_out_together(tmp_path: Path, side: An
     pairs = [pair if side == "target" else pair[::-1] for pair in PAIRS]
     data = prepared(tmp_path, settings(write_tsv(tmp_path / "a.tsv", pairs), split_by=side))
     place = 1 if side == "target" else 0
-    train, valid = ([pair[place] for pair in held_out_pairs(data.folder, split=split)] for split in ("train", "valid"))
+    train, valid = ([pair[place] for pair in of] for of in (held_out_pairs(data.folder, split="train"), held_out_pairs(data.folder)))
     assert not {*train} & {*valid} and len(train) + len(valid) == len(pairs)
     expected = {
         text for text in {pair[place] for pair in pairs}

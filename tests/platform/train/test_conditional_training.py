@@ -61,8 +61,12 @@ def data(config: RunConfig) -> PreparedData:
 
 def test_from_pairs_to_an_artefact_that_knows_its_sources(config: RunConfig, data: PreparedData) -> None:
     torch.set_num_threads(1)
-    launch = lambda job, title: run_worker(job, WorkerContext(run_folder=job.run_folder, device=torch.device("cpu")))  # noqa: E731
+
+    def launch(job: Job, title: str) -> None:
+        run_worker(job, WorkerContext(run_folder=job.run_folder, device=torch.device("cpu")))
+
     codec_folder, codec = prepare_codec(config, data, launch, threads=1)
+    assert codec is not None
     run_folder = config.storage / "runs" / config.name
     run_folder.mkdir(parents=True)
     job = Job(
@@ -71,7 +75,7 @@ def test_from_pairs_to_an_artefact_that_knows_its_sources(config: RunConfig, dat
     )
     launch(job, "main")
     figures = finish(job)
-    assert figures["valid/loss"] < figures["valid/loss_at_start"]
+    assert float(figures["valid/loss"]) < float(figures["valid/loss_at_start"])
     sizes = load_artefact(run_folder / "artefact").sizes
     assert (sizes.length, sizes.source_length, sizes.target_length) == (24, 12, 12)
     lines = [json.loads(line) for line in (run_folder / "samples.jsonl").read_text().splitlines()]
