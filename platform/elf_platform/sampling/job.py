@@ -1,5 +1,6 @@
 """jobs/sample.py: an artefact becomes samples, printed from this process or gathered in a folder by actors."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def print_samples(command: SampleCommand) -> list[dict[str, Any]]:
     artefact = load_artefact(command.artefact.expanduser())
     task = check(command, artefact, threads=command.threads or usable_cpus())
     task = task.placed(device=device, compute_batch=min(command.compute_batch, task.config.count))
-    sampler = load_sampler(task.artefact, task.run, task.config)
+    sampler = load_sampler(task)
     rows: list[dict[str, Any]] = []
     columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -55,6 +56,8 @@ def fill_folder(command: SampleCommand, folder: Path) -> dict[str, Any]:
     """Make what is missing of the samples in ``folder``, on Ray; returns the manifest. Refuses before Ray is started where it can."""
     artefact = load_artefact(command.artefact.expanduser())
     task = check(command, artefact, threads=command.threads or 1)
+    # Ray's C++ side warns on the terminal, past all Python logging, that actors with restarts take their arguments from its store.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with connect() as cluster:
         task = task.placed(device=_device(command, cluster))
         check_folder(folder, task.run, task.config.count)

@@ -18,7 +18,8 @@ from elf.draws import Draws
 from elf.files import sha256_of
 from elf.processes import Samples
 from elf.sampling.config import SampleConfig
-from elf_platform.sampling.run import SampleRun
+from elf_platform.sampling.command import Task
+from elf_platform.sampling.parts import write_part
 from elf_platform.sampling.sources import Source
 
 Progress = Callable[[int, int], None]
@@ -41,15 +42,16 @@ class Sampler:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
 
-def load_sampler(folder: Path, run: SampleRun, config: SampleConfig) -> Sampler:
+def load_sampler(task: Task) -> Sampler:
     """The artefact, checked again, in this process, whose arithmetic is fixed. Raises ValueError when it is not the run's any more."""
+    folder, run = task.artefact, task.run
     fix_arithmetic(run.threads)
     if sha256_of(folder / CONFIG) != run.artefact:
         raise ValueError(f"the artefact {folder} was replaced while samples were made of it; run the command again for the new one")
     device = torch.device(run.device)
     artefact = load_artefact(folder, device=device, precision=run.precision)
     network: Any = torch.compile(artefact.network, dynamic=False) if run.compile else artefact.network
-    return Sampler(artefact=artefact, network=network, config=config, target_length=run.target_length, device=device)
+    return Sampler(artefact=artefact, network=network, config=task.config, target_length=run.target_length, device=device)
 
 
 def fix_arithmetic(threads: int) -> None:
@@ -108,3 +110,9 @@ def sample_batch(
             "nfe": 0 if empty[k] else nfe,
         })
     return rows
+
+
+def make_part(sampler: Sampler, task: Task, folder: Path, part: int) -> dict[str, Any]:
+    """Sample a compute batch and commit it as a part of ``folder``; returns its record."""
+    rows = sample_batch(sampler, task.ids(part), task.sources_of(part), task.sizes[part])
+    return write_part(folder, part, rows, run=task.run.to_dict(), device=sampler.device_name)
