@@ -19,7 +19,10 @@ from elf.draws import Draws
 from elf.nn.config import NetworkConfig, Precision
 from elf.nn.token_model import TokenModel
 from elf.processes.base import LEVELS, Loss, Process, Samples
+from elf.sampling.condition import Condition
 from elf.sampling.config import SampleConfig
+
+_NO_TEXT = "token_denoising trains an encoder and cannot generate text; sample from an elf or autoregressive artefact"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +89,12 @@ class TokenDenoising(Process):
             levels_K2=torch.zeros(LEVELS, 2, dtype=torch.float64, device=total.device),
         )
 
+    def check_sampling(self, config: SampleConfig, *, conditional: bool) -> None:
+        raise ValueError(_NO_TEXT)
+
     def sample(
         self, network: nn.Module, draws: Draws, *, length: int, channels: int, config: SampleConfig,
-        eos_id: int | None = None, pad_id: int = 0, record: int = 0,
+        condition: Condition | None = None, eos_id: int | None = None, pad_id: int = 0, record: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Samples:
-        raise ValueError("token_denoising trains an encoder and cannot generate text; sample from an elf or autoregressive artefact")
+        raise ValueError(_NO_TEXT)

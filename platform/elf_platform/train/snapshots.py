@@ -13,6 +13,7 @@ from torch import Tensor
 from elf.data.tokenizer import Tokenizer
 from elf.draws import Draws
 from elf.processes import Process, Samples
+from elf.sampling.condition import Condition
 from elf.sampling.config import SampleConfig
 
 TRAJECTORY_POINTS = 8
@@ -20,14 +21,15 @@ TRAJECTORY_POINTS = 8
 
 def draw_samples(
     process: Process, network: torch.nn.Module, tokenizer: Tokenizer, config: SampleConfig, *, length: int, channels: int,
-    device: torch.device, record: int = 0, progress: Callable[[int, int], None] | None = None,
+    device: torch.device, condition: Condition | None = None, record: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
-    """``config.count`` rows; row i depends on (config.seed, i) alone."""
+    """``config.count`` rows; row i depends on (config.seed, i) alone. condition: of config.count rows."""
     network.eval()
     draws = Draws(seed=config.seed, step=0, rows=np.arange(config.count), total=config.count, device=device)
     return process.sample(
-        network, draws, length=length, channels=channels, config=config, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id,
-        record=record, progress=progress,
+        network, draws, length=length, channels=channels, config=config, condition=condition, eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id, record=record, progress=progress,
     )
 
 
