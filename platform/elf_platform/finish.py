@@ -42,7 +42,10 @@ def finish(job: Job) -> Figures:
     folder = save_artefact(
         run_folder / "artefact", process=config.process, network_config=config.network,
         network_state=CheckpointReader(checkpoint).whole("ema"),
-        sizes=Sizes(vocab_size=tokenizer.vocab_size, channels=job.channels, length=config.data.length), tokenizer=tokenizer,
+        sizes=Sizes(
+            vocab_size=tokenizer.vocab_size, channels=job.channels, length=config.data.length, source_length=config.data.source_length
+        ),
+        tokenizer=tokenizer,
         codec=load_codec(job.codec_folder) if job.codec_folder else None, lineage=lineage, overwrite=True,
     )
     _write_times(run_folder, checkpoint.state["time_counts"])
@@ -55,7 +58,7 @@ def finish(job: Job) -> Figures:
         **training_figures(run_folder),
         **valid_figures(artefact, config, job.data_folder, device),
         **corpus_figures(corpus),
-        **sample_figures(artefact, config, corpus, run_folder, checkpoint.step, device),
+        **sample_figures(artefact, config, corpus, run_folder, job.data_folder, checkpoint.step, device),
         "artefact": str(folder),
     }
     write_text(run_folder / "summary.json", json.dumps(figures, indent=1))

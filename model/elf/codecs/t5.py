@@ -13,7 +13,7 @@ from torch import Tensor
 from elf.batch import Batch
 from elf.codecs.base import Codec
 from elf.codecs.hub import hub_folder, is_hub
-from elf.codecs.mask import encoder_mask
+from elf.nn.mask import encoder_mask
 from elf.codecs.store import SavedCodec
 from elf.nn.config import Precision
 

@@ -43,6 +43,7 @@ def inspect(folder: Path, *, samples: int = 3) -> str:
         f"{read.empty:,} empty, {read.skipped_files:,} unreadable files and {read.skipped_lines:,} unreadable lines",
         f"rows of {data.length} tokens, packing {data.packing}, vocabulary {manifest.vocab_size:,}, by {manifest.code_version}",
         *manifest.notes,
+        *manifest.cut_lines(),
         _table(manifest),
         *(_rows_of(RowReader(folder, split), samples) for split in SPLITS),
     ]
@@ -75,7 +76,13 @@ def _rows_of(reader: RowReader, samples: int) -> str:
         bar = "█" * int(np.ceil(_WIDTH * count / counts.max()))
         lines.append(f"  {low:6.0f} to {high:6.0f} {bar} {count / counts.sum():.1%}")
     batch = reader.read(np.unique(np.linspace(0, len(reader) - 1, samples + 2)[1:-1].astype(np.int64)))
-    for ids, length, segment in zip(batch.ids_BL, batch.length_B.tolist(), batch.segment_BL, strict=True):
+    for ids, length, source, segment in zip(
+        batch.ids_BL, batch.length_B.tolist(), batch.cond_length_B.tolist(), batch.segment_BL, strict=True
+    ):
+        if source:
+            sides = [" ".join(reader.tokenizer.decode(side).split()) for side in (ids[:source].tolist(), ids[source:length].tolist())]
+            lines.append(f"  {source} tokens of source, {length - source} of target: " + " -> ".join(side[:200] for side in sides))
+            continue
         documents = [ids[segment == number].tolist() for number in range(1, int(segment.max()) + 1)]
         shown = " | ".join(" ".join(reader.tokenizer.decode(document).split()) for document in documents)
         lines.append(f"  {length} tokens of {len(documents)} documents: {shown[:400]}{' ...' if len(shown) > 400 else ''}")

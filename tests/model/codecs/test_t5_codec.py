@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from elf.batch import Batch
 from elf.codecs import T5Config, load_codec
 from elf.codecs.hub import hub_folder
-from elf.codecs.mask import encoder_mask
+from elf.nn.mask import encoder_mask
 from elf.codecs.t5 import empty_encoder
 
 
