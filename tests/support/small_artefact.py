@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,7 @@ def small_artefact(
     """An artefact whose samples differ from one another; by default ELF's process."""
     process = process or EmbeddedFlow()
     tokenizer = small_tokenizer()
-    sizes = Sizes(vocab_size=tokenizer.vocab_size, channels=CHANNELS, length=length)
-    if source_length:
-        sizes = replace(sizes, source_length=source_length)
+    sizes = Sizes(vocab_size=tokenizer.vocab_size, channels=CHANNELS, length=length, source_length=source_length)
     torch.manual_seed(seed)
     network = process.build_network(NETWORK, vocab_size=sizes.vocab_size, channels=CHANNELS, length=length)
     state = network.state_dict()

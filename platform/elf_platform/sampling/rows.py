@@ -17,6 +17,7 @@ from elf.artefact import CONFIG, Artefact, load_artefact
 from elf.draws import Draws
 from elf.files import sha256_of
 from elf.processes import Samples
+from elf.sampling.condition import Condition, encode_condition
 from elf.sampling.config import SampleConfig
 from elf_platform.sampling.command import Task
 from elf_platform.sampling.parts import write_part
@@ -70,17 +71,15 @@ def draw_rows(sampler: Sampler, ids: Sequence[int], sources: Sequence[Source], p
     artefact, tokenizer = sampler.artefact, sampler.artefact.tokenizer
     # The total matters to draws that are stratified over a batch alone, and no sampler makes any: samples do not know each other.
     draws = Draws(seed=sampler.config.seed, step=0, rows=np.asarray(ids, dtype=np.int64), total=max(ids) + 1, device=sampler.device)
-    condition: dict[str, Any] = {}
+    condition: Condition | None = None
     if sources:
-        from elf.sampling.condition import encode_condition
-
-        condition["condition"] = encode_condition(
+        condition = encode_condition(
             [source.tokens for source in sources], length=artefact.sizes.length, target_length=sampler.target_length,
             pad_id=tokenizer.pad_id, codec=artefact.codec, device=sampler.device,
         )
     return artefact.process.sample(
         sampler.network, draws, length=artefact.sizes.length, channels=artefact.sizes.channels, config=sampler.config,
-        eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, progress=progress, **condition,
+        eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, progress=progress, condition=condition,
     )
 
 
