@@ -1,5 +1,6 @@
 """Small artefacts of random weights, for what samples from them."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,14 @@ from elf.artefact import Sizes, save_artefact
 from elf.codecs import TableConfig
 from elf.data.tokenizer import Tokenizer, train_tokenizer
 from elf.nn.config import NetworkConfig
-from elf.processes import Autoregressive, EmbeddedFlow, Process
+from elf.processes import EmbeddedFlow, Process
 
 NETWORK = NetworkConfig(hidden=32, depth=2, heads=2, bottleneck=8, prefix_tokens=2)
 LINEAGE = {"run": "made", "step": 1, "weights": "ema", "code_version": "0", "data_sha256": "ab" * 32}
 CHANNELS = 8
 
 
+@functools.cache
 def small_tokenizer() -> Tokenizer:
     return train_tokenizer(iter([" ".join(WORDS)] * 4), "bpe", 320)
 
@@ -40,11 +42,6 @@ def small_artefact(
         folder, process=process, network_config=NETWORK, network_state=state, sizes=sizes, tokenizer=tokenizer, codec=table,
         lineage=LINEAGE,
     )
-
-
-def small_judge(folder: Path) -> Path:
-    """An artefact of the autoregressive process."""
-    return small_artefact(folder, Autoregressive())
 
 
 def edit_config(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -109,6 +109,7 @@ def check(command: SampleCommand, artefact: Artefact, *, threads: int) -> Task:
     """What ``command`` asks of ``artefact``, on CPUs of ``threads`` threads. Raises ValueError when it cannot be done."""
     sizes, process = artefact.sizes, artefact.process
     source_length = sizes.source_length
+    process.check_sampling(command.config(DEFAULT_COUNT), conditional=bool(source_length))
     given = command.sources is not None or command.prompt is not None
     if source_length and not given:
         raise ValueError(
@@ -135,7 +136,6 @@ def check(command: SampleCommand, artefact: Artefact, *, threads: int) -> Task:
     sources = encode_sources(texts, artefact.tokenizer, limit=limit, strict=command.strict, where=where)
     count = len(sources) * command.per_source if given else command.count or DEFAULT_COUNT
     config = command.config(count)
-    process.check_sampling(config, conditional=bool(source_length))
     fewest_given = source_length or (1 if given else 0)  # a prefix leaves the rest of its row, however long it is
     settings = dataclasses.asdict(config)
     del settings["count"]

@@ -14,7 +14,7 @@ from elf_platform.data.progress import ProgressLine
 from elf_platform.lock import exclusive
 from elf_platform.runtime import Cluster, connect, usable_cpus
 from elf_platform.sampling.command import SampleCommand, Task, check
-from elf_platform.sampling.folder import begin, check_folder, finish, missing_parts, unfinish
+from elf_platform.sampling.folder import begin, check_ours, finish, missing_parts, unfinish
 from elf_platform.sampling.rows import load_sampler, sample_batch
 
 
@@ -58,15 +58,14 @@ def fill_folder(command: SampleCommand, folder: Path) -> dict[str, Any]:
     task = check(command, artefact, threads=command.threads or 1)
     # Ray's C++ side warns on the terminal, past all Python logging, that actors with restarts take their arguments from its store.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    with connect() as cluster:
+    check_ours(folder)
+    with exclusive(folder, f"the sample folder {folder}", other="--out"), connect() as cluster:
         task = task.placed(device=_device(command, cluster))
-        check_folder(folder, task.run, task.config.count)
-        with exclusive(folder, f"the sample folder {folder}", other="--out"):
-            begin(folder, task.run, task.config.count)
-            parts = missing_parts(folder, task.sizes)
-            if parts:
-                _make(task, folder, parts, command, cluster)
-            manifest = finish(folder, task.run, task.sizes, artefact.lineage)
+        begin(folder, task.run, task.config.count)
+        parts = missing_parts(folder, task.sizes)
+        if parts:
+            _make(task, folder, parts, command, cluster)
+        manifest = finish(folder, task.run, task.sizes, artefact.lineage)
     done = sum(task.sizes[part] for part in parts)
     found = f" ({task.config.count - done} of them were there)" if done < task.config.count else ""
     sys.stdout.write(f"samples   {folder}: {manifest['count']}{found}{_cut(task)}, {manifest['nfe']} network evaluations each (NFE)\n")

@@ -12,7 +12,7 @@ from sample_folders import bytes_of, fill, task_of
 from small_artefact import small_artefact
 
 from elf.artefact import load_artefact
-from elf_platform.sampling.folder import begin, check_folder, finish, missing_parts, read_samples
+from elf_platform.sampling.folder import begin, check_run, finish, missing_parts, read_samples
 from elf_platform.sampling.parts import METADATA, part_name
 
 
@@ -95,7 +95,7 @@ def test_more_samples_extend_a_folder_and_give_the_bytes_of_all_at_once(elf: Pat
     fill(more, tmp_path / "at once")
     assert bytes_of(tmp_path / "grown") == bytes_of(tmp_path / "at once")
     with pytest.raises(ValueError, match=r"holds, or was to hold, 11 samples .* Give --count 11 or more"):
-        check_folder(tmp_path / "grown", more.run, 6)
+        check_run(tmp_path / "grown", more.run, 6)
 
 
 def test_a_folder_of_another_run_is_refused_by_what_differs(elf: Path, tmp_path: Path) -> None:
