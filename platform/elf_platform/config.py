@@ -77,7 +77,7 @@ class DataConfig:
                 "data.packing to document"
             )
         if self.source_column == self.text_column:
-            raise ValueError(f"data.source_column and data.text_column are both {self.text_column!r}; name the columns of source and target")
+            raise ValueError(f"data.source_column and data.text_column are both {self.text_column!r}; name those of source and target")
         check_source_length(self.source_length, self.length)
 
 

@@ -58,7 +58,7 @@ def finish(job: Job) -> Figures:
         **training_figures(run_folder),
         **valid_figures(artefact, config, job.data_folder, device),
         **corpus_figures(corpus),
-        **sample_figures(artefact, config, corpus, run_folder, job.data_folder, checkpoint.step, device),
+        **sample_figures(artefact, config, corpus, run_folder, checkpoint.step, device, data_folder=job.data_folder),
         "artefact": str(folder),
     }
     write_text(run_folder / "summary.json", json.dumps(figures, indent=1))

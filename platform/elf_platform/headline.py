@@ -49,7 +49,7 @@ def read_corpus(data_folder: Path, vocab_size: int) -> Corpus:
         total = np.zeros(vocab_size, dtype=np.int64)
         for start in range(0, len(rows), 1024):
             batch = reader.read(rows[start : start + 1024])
-            ids = batch.ids_BL[batch.valid_BL]
+            ids = batch.ids_BL[batch.valid_BL & ~batch.condition_BL]  # of pairs the targets: what is generated
             total += np.bincount(ids.numpy(), minlength=vocab_size)
             if split == "train":
                 # One long text: a word cut by a row's end would otherwise count as two.
@@ -71,7 +71,7 @@ def valid_figures(artefact: Artefact, config: RunConfig, data_folder: Path, devi
 
 
 def sample_figures(
-    artefact: Artefact, config: RunConfig, corpus: Corpus, run_folder: Path, data_folder: Path, step: int, device: torch.device
+    artefact: Artefact, config: RunConfig, corpus: Corpus, run_folder: Path, step: int, device: torch.device, *, data_folder: Path
 ) -> Figures:
     """Samples and one trajectory for the report; the share of known words against unigram samples of the same length."""
     sizes, tokenizer = artefact.sizes, artefact.tokenizer

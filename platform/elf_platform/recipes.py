@@ -130,11 +130,16 @@ def translate_small() -> RunConfig:
     )
 
 
+def ar_translate_small() -> RunConfig:
+    """Autoregressive baseline of the size and data of translate-small, to compare with."""
+    return replace(translate_small(), process=Autoregressive(), codec=TableConfig(), sample=SampleConfig())
+
+
 def summarise_small() -> RunConfig:
     """Small summarisation, abstract to a sentence, on SciTLDR files given by --data.paths: under an hour on two CPU cores."""
     return _small_pairs(
         DataConfig(
-            source_column="source", text_column="targets", tokenizer=TokenizerConfig(vocab_size=4096), length=288, source_length=240,
+            source_column="source", text_column="targets", tokenizer=TokenizerConfig(vocab_size=4096), length=304, source_length=256,
             packing="document", valid_fraction=0.05,
         ),
         steps=500, encoder_steps=200,
@@ -177,6 +182,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "wmt14-de-en": wmt14_de_en,
     "xsum": xsum,
     "translate-small": translate_small,
+    "ar-translate-small": ar_translate_small,
     "summarise-small": summarise_small,
     "judge-small": judge_small,
 }

@@ -1,6 +1,7 @@
 """What a prepared folder holds, for people: a full check of every hash, and a summary with sample rows."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from elf.data.tokenizer import load_tokenizer
 from elf_platform.data.manifest import Manifest
+from elf_platform.data.pairs import held_out_pairs
 from elf_platform.data.pipeline import TOKENIZER
 from elf_platform.data.reader import RowReader
 from elf_platform.data.shards import SPLITS, hash_problem
@@ -31,6 +33,23 @@ def verify(folder: Path) -> list[str]:
     except (OSError, ValueError) as error:
         problems.append(str(error))
     return problems
+
+
+def show(*, inspected: Path | None = None, verified: Path | None = None, held_out: Path | None = None) -> int:
+    """Print what was asked for, of one folder; the exit status: 1 for a folder that is not what was prepared.
+
+    held_out: the validation pairs, a line of JSON each, with "source" and "text" (the target, as files to score have it)."""
+    if inspected is not None:
+        print(inspect(inspected))
+        return 0
+    if held_out is not None:
+        for source, target in held_out_pairs(held_out):
+            print(json.dumps({"source": source, "text": target}, ensure_ascii=False))
+        return 0
+    assert verified is not None
+    problems = verify(verified)
+    print("\n".join(problems) or f"{verified}: every hash is as it was prepared")
+    return 1 if problems else 0
 
 
 def inspect(folder: Path, *, samples: int = 3) -> str:

@@ -96,7 +96,8 @@ class Snapshots:
 def append_samples(
     run_folder: Path, step: int, texts: list[str], config: SampleConfig, nfe: int, given: Given | None = None
 ) -> None:
-    """One line per sample, with its source and reference where there are; a step that is sampled again after a resume replaces its earlier lines for readers, who keep the last."""
+    """One line per sample, with source and reference in a conditional run; a step that is sampled again after a resume replaces its earlier
+    lines for readers, who keep the last."""
     settings: dict[str, Any] = asdict(config)
     with (run_folder / "samples.jsonl").open("a", encoding="utf-8") as handle:
         for index, text in enumerate(texts):
