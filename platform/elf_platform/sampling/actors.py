@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.data
+import torch
 from ray.data import ActorPoolStrategy
 
 from elf_platform.data.prepare import quiet_ray_data
@@ -51,5 +52,10 @@ class _Actor:
             yield
         except ValueError as error:
             self.refused = str(error) or repr(error)
+        except torch.OutOfMemoryError:
+            self.refused = (
+                f"the GPU has no room for a compute batch of {self.task.run.compute_batch} samples; lower --compute_batch (roundings may "
+                "change, so finished parts are not kept: give another --out), or take --precision bf16"
+            )
         except OSError as error:  # the disk is full, a file is gone
             self.refused = f"{error}; mend that and run the same command again: finished parts are kept"

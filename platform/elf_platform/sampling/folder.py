@@ -37,7 +37,9 @@ def check_ours(folder: Path) -> None:
 
 
 def check_run(folder: Path, run: SampleRun, count: int) -> None:
-    """Raises ValueError, and touches nothing, when ``folder`` holds samples of another run, or more than ``count`` of this one."""
+    """Raises ValueError, and touches nothing, when ``folder`` holds samples of another run, or more than ``count`` of this one.
+
+    A run that made no part yet holds nothing, and may be replaced."""
     path = folder / RUN
     if not path.is_file():
         return
@@ -45,6 +47,8 @@ def check_run(folder: Path, run: SampleRun, count: int) -> None:
     found, wanted = begun.get("run"), run.to_dict()
     if begun.get("format") != FORMAT or not isinstance(found, dict) or not isinstance(begun.get("count"), int):
         raise ValueError(f"{path} is of another version of the code, or was edited; give another --out")
+    if not any((folder / PARTS).glob("part-*.parquet")):
+        return
     if differ := differences(found, wanted):
         raise ValueError(
             f"{folder} holds samples of another run, which were left as they are; they differ in {'; '.join(differ)}. "
@@ -65,10 +69,10 @@ def begin(folder: Path, run: SampleRun, count: int) -> None:
         place.mkdir(parents=True, exist_ok=True)
         for leftover in place.glob(f"{TEMPORARY}*"):
             leftover.unlink(missing_ok=True)
-    path = folder / RUN
-    if not path.is_file() or _read_json(path)["count"] != count:
+    path, begun = folder / RUN, {"format": FORMAT, "count": count, "run": run.to_dict()}
+    if not path.is_file() or _read_json(path) != begun:
         unfinish(folder)
-        write_text(path, json.dumps({"format": FORMAT, "count": count, "run": run.to_dict()}, indent=1) + "\n")
+        write_text(path, json.dumps(begun, indent=1) + "\n")
 
 
 def unfinish(folder: Path) -> None:

@@ -65,6 +65,14 @@ def test_a_sample_depends_on_seed_and_id_alone(models: dict[str, Path]) -> None:
         assert all(a["tokens"] != b["tokens"] for a, b in zip(whole, other, strict=True) if a["tokens"])
 
 
+def test_bfloat16_is_repeatable_and_another_run(models: dict[str, Path]) -> None:
+    task = task_of(models["elf"], count=12, compute_batch=12, precision="bf16")
+    rows = rows_of(task)
+    assert rows == rows_of(task) and task.run.precision == "bf16"
+    fp32 = rows_of(task_of(models["elf"], count=12, compute_batch=12))
+    assert [row["tokens"] for row in rows] != [row["tokens"] for row in fp32], "or the trunk did not run in bfloat16"
+
+
 def test_sources_stand_in_their_lines_and_empty_ones_stay_empty(models: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "sources.txt"
     path.write_text("the sun\n\nthe river and the road and the sun\nroad\n")

@@ -115,6 +115,14 @@ def test_a_folder_of_another_run_is_refused_by_what_differs(elf: Path, tmp_path:
     assert bytes_of(tmp_path / "out") == before
 
 
+def test_a_run_that_made_nothing_yet_may_be_replaced(elf: Path, tmp_path: Path) -> None:
+    fill(task_of(elf, count=6, seed=1), tmp_path / "out", stop_after=0)
+    task = task_of(elf, count=4, seed=2)
+    fill(task, tmp_path / "out")
+    fill(task, tmp_path / "fresh")
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "fresh")
+
+
 def test_foreign_folders_and_files_are_left_alone(elf: Path, tmp_path: Path) -> None:
     task = task_of(elf, count=6)
     (tmp_path / "thesis.txt").write_text("mine")
