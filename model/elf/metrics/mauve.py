@@ -60,7 +60,7 @@ def reduce(features_ND: Floats) -> Floats:
 
 
 def kmeans(features_ND: Floats, clusters: int, *, seed: int = 0, tries: int = 5, rounds: int = 100) -> NDArray[np.int64]:
-    """Cluster of each feature, int64 [N]: Lloyd's algorithm from k-means++ starts, the best of ``tries`` by the sum of squared distances."""
+    """Cluster of each feature, int64 [N]: Lloyd's algorithm from k-means++ starts, the best of ``tries`` by the sum of squares."""
     rng = np.random.default_rng(seed)
     best: tuple[float, NDArray[np.int64]] = (math.inf, np.zeros(len(features_ND), dtype=np.int64))
     for _ in range(tries):

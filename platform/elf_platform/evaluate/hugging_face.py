@@ -17,7 +17,7 @@ from elf.files import sha256_of
 from elf.nn.config import Precision
 from elf_platform.evaluate.judge import HUB, Judge, JudgeCard
 
-FILES = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt")
+FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt")
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "merges.txt")
 LONGEST = 1024
 """Tokens that a text is cut to, as the paper's protocol does (elf.md C.3); less where the model takes less."""
@@ -40,8 +40,8 @@ class HuggingFaceJudge(Judge):
     def __init__(self, folder: Path, *, name: str, precision: Precision, device: torch.device) -> None:
         if not _is_whole(folder):
             raise ValueError(
-                f"{folder} is no judge: neither an artefact of this platform nor a Hugging Face model (config.json, model*.safetensors and a "
-                "tokenizer). Give one of these, or hf:NAME"
+                f"{folder} is no judge: neither an artefact of this platform nor a Hugging Face model (config.json, model*.safetensors and "
+                "a tokenizer). Give one of these, or hf:NAME"
             )
         self.device = device
         self.model, self.tokenizer = _load(folder, torch.bfloat16 if precision == "bf16" else torch.float32)
@@ -65,9 +65,8 @@ class HuggingFaceJudge(Judge):
         out = self.model(given_BL, output_hidden_states=True, use_cache=False)
         predicted_BL = given_BL[:, 1:]
         # One text at a time: log-probabilities over 50,000 ids in float32 are the largest tensor of all.
-        nll_BL = torch.stack(
-            [F.cross_entropy(logits_LV[:-1].float(), ids_L, reduction="none") for logits_LV, ids_L in zip(out.logits, predicted_BL, strict=True)]
-        )
+        pairs = zip(out.logits, predicted_BL, strict=True)
+        nll_BL = torch.stack([F.cross_entropy(logits_LV[:-1].float(), ids_L, reduction="none") for logits_LV, ids_L in pairs])
         states_BLH = out.hidden_states[-1].float()
         return (nll_BL, states_BLH[:, 1:]) if start else (F.pad(nll_BL, (1, 0)), states_BLH)
 
@@ -90,11 +89,11 @@ def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     other_end = isinstance(model_eos, int) and tokenizer.eos_token_id is not None and tokenizer.eos_token_id != model_eos
     if ids > known or ids < (1 - SPARE_IDS) * known or other_end:
         raise ValueError(
-            f"the judge {folder} has a tokenizer of {ids} ids with end-of-text {tokenizer.eos_token_id}, but its model was trained with {known} "
-            f"ids and end-of-text {model_eos}: its figures would mean nothing. Put back the tokenizer that belongs to it"
+            f"the judge {folder} has a tokenizer of {ids} ids with end-of-text {tokenizer.eos_token_id}, but its model was trained with "
+            f"{known} ids and end-of-text {model_eos}: its figures would mean nothing. Put back the tokenizer that belongs to it"
         )
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"the tokenizer of the judge {folder} has no end-of-text token, which every protocol pads with; take another judge")
+        raise ValueError(f"the tokenizer of the judge {folder} has no end-of-text token, which protocols pad with; take another judge")
     return model, tokenizer
 
 

@@ -5,6 +5,7 @@ Shapes: B texts, L tokens, H width of the judge's hidden states.
 
 import abc
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ class ArtefactJudge(Judge):
 def load_judge(source: str, *, precision: Precision = "fp32", device: torch.device | str = "cpu") -> Judge:
     """The judge that ``source`` names: hf:NAME, a folder of a Hugging Face causal model, or an artefact of the autoregressive process.
 
-    Raises FileNotFoundError or ValueError with the way out when there is none, or when it has another tokenizer than it was trained with."""
+    Raises FileNotFoundError or ValueError when there is none, or when its tokenizer is another than it was trained with."""
     device = torch.device(device)
     if source.startswith(HUB):
         from elf_platform.evaluate.hugging_face import HuggingFaceJudge, fetch
@@ -128,8 +129,6 @@ def load_judge(source: str, *, precision: Precision = "fp32", device: torch.devi
 
 def _is_artefact(folder: Path) -> bool:
     """Both kinds have a config.json; only ours names a process."""
-    import json
-
     try:
         config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):

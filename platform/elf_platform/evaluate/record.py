@@ -31,7 +31,8 @@ REQUIRED: dict[str, tuple[str, ...]] = {
         "tokenizer", "data", "code_version",
     ),
     "judge": (
-        "name", "kind", "weights_sha256", "tokenizer_sha256", "vocab_size", "length", "precision", "device", "torch", "batch_tokens", "threads",
+        "name", "kind", "weights_sha256", "tokenizer_sha256", "vocab_size", "length", "precision", "device", "torch", "batch_tokens",
+        "threads",
     ),
     "protocol": ("name", "first", "end", "average", "resamples", "seed"),
 }
@@ -78,8 +79,8 @@ def check_complete(record: ScoreRecord, where: str) -> None:
     """ValueError that names what the record lacks."""
     if lacks := missing(record):
         raise ValueError(
-            f"{where} is no complete score record, so its figures could not be reproduced: it lacks {', '.join(lacks)}. Evaluate again with "
-            "what was missing given; nothing was written"
+            f"{where} is no complete score record, so its figures could not be reproduced: it lacks {', '.join(lacks)}. Evaluate again "
+            "with what was missing given; nothing was written"
         )
 
 

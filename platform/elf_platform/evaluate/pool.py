@@ -1,0 +1,74 @@
+"""Judge batches on a Ray Data actor pool: the judge is loaded once an actor, and the figures are those of one process."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import ray.data
+import torch
+from numpy.typing import NDArray
+from ray.data import ActorPoolStrategy, DataContext
+
+from elf.metrics.perplexity import PROTOCOLS
+from elf.nn.config import Precision
+from elf_platform.evaluate.judge import load_judge
+from elf_platform.evaluate.scoring import JudgeBatch, Run, score_batch
+
+
+class JudgeActor:
+    """One judge in one process with a fixed number of threads."""
+
+    def __init__(self, source: str, precision: Precision, device: str, protocol: str, threads: int) -> None:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        torch.set_num_threads(threads)
+        self.judge = load_judge(source, precision=precision, device=device)
+        self.protocol = PROTOCOLS[protocol]
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Score the batch that a row holds."""
+        batch = JudgeBatch(index=[], ids=[list(map(int, ids)) for ids in row["ids"]], limit=int(row["limit"]))
+        sums_B2, state_BH = score_batch(self.judge, self.protocol, batch)
+        return {"number": row["number"], "sums": sums_B2.tobytes(), "states": state_BH.tobytes(), "width": state_BH.shape[1]}
+
+
+def run_on_actors(source: str, *, precision: Precision, device: str, protocol: str, threads: int, actors: int) -> Run:
+    """Scoring on ``actors`` actors; Ray must be initialised. Batches are the same whatever their number, and so are the results."""
+
+    def run(batches: Sequence[JudgeBatch]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        rows = [{"number": number, "ids": batch.ids, "limit": batch.limit} for number, batch in enumerate(batches)]
+        found: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        with _quiet():
+            data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+                JudgeActor, fn_constructor_args=(source, precision, device, protocol, threads), compute=ActorPoolStrategy(size=actors),
+                num_cpus=0 if device == "cuda" else 1, num_gpus=1 if device == "cuda" else 0,
+            )
+            for row in data.iter_rows():
+                sums = np.frombuffer(row["sums"]).reshape(-1, 2)
+                found[row["number"]] = (sums, np.frombuffer(row["states"]).reshape(-1, row["width"]))
+        return [found[number] for number in range(len(batches))]
+
+    return run
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray Data without bars and start-up lines."""
+    context = DataContext.get_current()
+    switches = ("enable_progress_bars", "print_on_execution_start")
+    before = {name: getattr(context, name) for name in switches if hasattr(context, name)}
+    handlers = [handler for handler in logging.getLogger("ray.data").handlers if isinstance(handler, logging.StreamHandler)]
+    levels = [handler.level for handler in handlers]
+    for name in before:
+        setattr(context, name, False)
+    for handler in handlers:
+        handler.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+        for handler, level in zip(handlers, levels, strict=True):
+            handler.setLevel(level)
