@@ -14,10 +14,11 @@ WAIT_S = 1.0
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path, what: str, *, wait: Callable[[str], None] | None = None) -> Iterator[None]:
+def exclusive(folder: Path, what: str, *, wait: Callable[[str], None] | None = None, other: str = "--name") -> Iterator[None]:
     """Holds ``folder`` until the block ends; the system lets go of it when the process dies, however that happens.
 
     wait: is told who holds it, and the call then waits; without it, raises ValueError saying who does. ``what`` names it in both.
+    other: the setting that chooses another folder.
     A storage that knows no locks is taken as free."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a+") as file:
@@ -26,7 +27,7 @@ def exclusive(folder: Path, what: str, *, wait: Callable[[str], None] | None = N
             file.seek(0)
             message = f"{what} is in use by {_holder(file.read())}"
             if wait is None:
-                raise ValueError(f"{message}; wait for it, stop it, or give this run another --name")
+                raise ValueError(f"{message}; wait for it, stop it, or give this run another {other}")
             if not told:
                 wait(f"{message}; waiting for it")
                 told = True

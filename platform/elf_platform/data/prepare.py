@@ -130,7 +130,7 @@ def _on_ray(jobs: Sequence[Any], task: Callable[[Any], Statement], *, workers: i
 
     Raises ValueError with the message of the first task that refused its input.
     """
-    with _settings():
+    with quiet_ray_data():
         rows = ray.data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
         results = rows.map(_run, fn_args=(task,), num_cpus=1, compute=TaskPoolStrategy(size=workers or None))
         for row in results.iter_rows():
@@ -152,7 +152,7 @@ def _run(row: dict[str, Any], task: Callable[[Any], Statement]) -> dict[str, str
 
 
 @contextlib.contextmanager
-def _settings() -> Iterator[None]:
+def quiet_ray_data() -> Iterator[None]:
     """Ray Data without its own bars and start-up lines (its log file and its errors stay), and with all workers busy at once."""
     context = DataContext.get_current()
     # With the reservation, Ray Data runs few tasks at a time while it learns their sizes: of two workers one stood idle in the

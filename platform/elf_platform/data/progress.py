@@ -12,10 +12,12 @@ _EVERY = 5.0  # seconds between plain lines
 
 
 class ProgressLine:
-    """Progress of ``total`` units of work in a named phase. ``unit`` names what the rate counts, such as "MB"."""
+    """Progress of ``total`` units of work in a named phase. ``unit`` names what the rate counts, such as "MB", shown with ``digits``."""
 
-    def __init__(self, phase: str, total: float, *, unit: str = "MB", on: bool = True, out: TextIO | None = None) -> None:
-        self.phase, self.total, self.unit, self.on = phase, max(total, 1e-9), unit, on
+    def __init__(
+        self, phase: str, total: float, *, unit: str = "MB", digits: int = 1, on: bool = True, out: TextIO | None = None
+    ) -> None:
+        self.phase, self.total, self.unit, self.digits, self.on = phase, max(total, 1e-9), unit, digits, on
         self.done = 0.0
         self._began = self._printed = time.monotonic()
         self._out = out or sys.stderr
@@ -42,7 +44,7 @@ class ProgressLine:
 
     def _text(self) -> str:
         rate = self.done / max(time.monotonic() - self._began, 1e-9)
-        return f"{self.done:.1f} of {self.total:.1f} {self.unit}, {rate:.1f} {self.unit}/s"
+        return f"{self.done:.{self.digits}f} of {self.total:.{self.digits}f} {self.unit}, {rate:.1f} {self.unit}/s"
 
     def _print(self, text: str) -> None:
         self._out.write(f"{self.phase}: {text}\n")

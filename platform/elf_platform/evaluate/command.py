@@ -1,7 +1,6 @@
 """jobs/evaluate.py: what the command line asks for, done."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from elf.artefact import load_artefact
 from elf.metrics.perplexity import PROTOCOLS
 from elf.nn.config import Precision
 from elf_platform.config import TrackingConfig
+from elf_platform.config_io import default_storage
 from elf_platform.evaluate.compare import compare, score_table
 from elf_platform.evaluate.judge import NO_JUDGE, load_judge
 from elf_platform.evaluate.losses import score_artefact

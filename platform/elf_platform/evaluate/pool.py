@@ -1,19 +1,18 @@
 """Judge batches on a Ray Data actor pool: the judge is loaded once an actor, and the figures are those of one process."""
 
-import contextlib
-import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import ray.data
 import torch
 from numpy.typing import NDArray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy
 
 from elf.metrics.perplexity import PROTOCOLS
 from elf.nn.config import Precision
+from elf_platform.data.prepare import quiet_ray_data
 from elf_platform.evaluate.judge import load_judge
 from elf_platform.evaluate.scoring import JudgeBatch, Run, score_batch
 
@@ -40,7 +39,7 @@ def run_on_actors(source: str, *, precision: Precision, device: str, protocol: s
     def run(batches: Sequence[JudgeBatch]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         rows = [{"number": number, "ids": batch.ids, "limit": batch.limit} for number, batch in enumerate(batches)]
         found: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
-        with _quiet():
+        with quiet_ray_data():
             data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
                 JudgeActor, fn_constructor_args=(source, precision, device, protocol, threads), compute=ActorPoolStrategy(size=actors),
                 num_cpus=0 if device == "cuda" else 1, num_gpus=1 if device == "cuda" else 0,
@@ -51,24 +50,3 @@ def run_on_actors(source: str, *, precision: Precision, device: str, protocol: s
         return [found[number] for number in range(len(batches))]
 
     return run
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray Data without bars and start-up lines."""
-    context = DataContext.get_current()
-    switches = ("enable_progress_bars", "print_on_execution_start")
-    before = {name: getattr(context, name) for name in switches if hasattr(context, name)}
-    handlers = [handler for handler in logging.getLogger("ray.data").handlers if isinstance(handler, logging.StreamHandler)]
-    levels = [handler.level for handler in handlers]
-    for name in before:
-        setattr(context, name, False)
-    for handler in handlers:
-        handler.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(context, name, value)
-        for handler, level in zip(handlers, levels, strict=True):
-            handler.setLevel(level)

@@ -1,0 +1,158 @@
+"""The command line of jobs/sample.py, and what it means for a given artefact."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from elf.artefact import CONFIG, Artefact
+from elf.files import sha256_of
+from elf.nn.config import Precision
+from elf.sampling.config import SampleConfig
+from elf_platform.sampling.run import SampleRun, SourceFacts
+from elf_platform.sampling.sources import Source, digest, encode_sources, read_sources
+from elf_platform.version import code_version
+
+DEFAULT_COUNT = SampleConfig().count
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleCommand(SampleConfig):
+    """Draw text from a trained artefact: print it, or fill a folder with it."""
+
+    artefact: Annotated[Path, tyro.conf.Positional]
+    """Folder of the artefact: the artefact folder of a run, or what import_elf made."""
+    count: Annotated[int | None, tyro.conf.arg(help_behavior_hint=f"({DEFAULT_COUNT}; with sources, one for each)")] = None  # type: ignore[assignment]
+    """Number of samples."""
+    out: Path | None = None
+    """Folder that a pool of Ray actors fills; the same command goes on where it was stopped. Without it the samples are printed."""
+    compute_batch: int = 32
+    """Samples that are computed together. Another value may change roundings in matrix products, and so a token here and there."""
+    actors: int = 0
+    """Actors that sample at once; 0: as many as the cluster has room for. Their number changes no byte."""
+    threads: int = 0
+    """CPU threads of an actor; 0: one (printing uses all). Another value may change roundings."""
+    gpu: Literal["auto", "on", "off"] = "auto"
+    """One GPU for each actor; auto uses GPUs where there are any."""
+    precision: Precision = "fp32"
+    """Arithmetic of the network's trunk."""
+    compile: bool = False
+    """torch.compile the network: a minute of compilation for each actor, so it pays on GPUs and for many samples."""
+    sources: Path | None = None
+    """What the texts are made from, one a line (.txt, or .jsonl): sources of a conditional model, prefixes for an autoregressive one."""
+    source_column: str = "source"
+    """Name of the source in the lines of a .jsonl file."""
+    prompt: str | None = None
+    """One source, given here."""
+    per_source: int = 1
+    """Samples for each source."""
+    strict: bool = False
+    """Refuse sources that are longer than the model takes, instead of cutting and counting them."""
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"--count is {self.count}, but there must be at least 1 sample")
+        for name, least in (("compute_batch", 1), ("per_source", 1), ("actors", 0), ("threads", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} is {getattr(self, name)}, but must be {least} or more")
+        if self.sources is not None and self.prompt is not None:
+            raise ValueError("--sources and --prompt both give sources; give one of them")
+        given = self.sources is not None or self.prompt is not None
+        if given and self.count is not None:
+            raise ValueError("--count is given by the sources; leave it away, and give --per_source for more samples of each")
+        if not given and (self.per_source != 1 or self.strict or self.source_column != "source"):
+            raise ValueError("--per_source, --source_column and --strict are about sources, but none are given; leave them away")
+        if self.out is None and self.actors:
+            raise ValueError("--actors is the number of actors that fill a folder, but the samples are to be printed; give --out FOLDER")
+        self.config(DEFAULT_COUNT)
+
+    def config(self, count: int) -> SampleConfig:
+        """The sampler's settings for ``count`` samples; raises ValueError for contradictions."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(SampleConfig)}
+        return SampleConfig(**(values | {"count": count}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A command that was checked against its artefact."""
+
+    artefact: Path
+    run: SampleRun
+    config: SampleConfig
+    sources: tuple[Source, ...]
+
+    def placed(self, *, device: str, compute_batch: int | None = None) -> "Task":
+        """The same task for another device, or in other compute batches."""
+        run = dataclasses.replace(self.run, device=device, compute_batch=compute_batch or self.run.compute_batch)
+        return dataclasses.replace(self, run=run)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Samples of each part."""
+        batch = self.run.compute_batch
+        return [min(batch, self.config.count - start) for start in range(0, self.config.count, batch)]
+
+    def ids(self, part: int) -> list[int]:
+        """Ids of a part's compute batch: further ones fill the last batch up to the shape of the others."""
+        return list(range(part * self.run.compute_batch, (part + 1) * self.run.compute_batch))
+
+    def sources_of(self, part: int) -> list[Source]:
+        """The source of each id; what fills the last batch takes the last one."""
+        last = len(self.sources) - 1
+        return [self.sources[min(i // self.run.sources.per_source, last)] for i in self.ids(part)] if self.sources else []
+
+
+def check(command: SampleCommand, artefact: Artefact, *, threads: int) -> Task:
+    """What ``command`` asks of ``artefact``, on CPUs of ``threads`` threads. Raises ValueError when it cannot be done."""
+    sizes, process = artefact.sizes, artefact.process
+    source_length = getattr(sizes, "source_length", 0)
+    given = command.sources is not None or command.prompt is not None
+    if source_length and not given:
+        raise ValueError(
+            f"{artefact.folder} is a conditional model: it turns a source of up to {source_length} tokens into a target, so it needs "
+            "sources; give --sources FILE (one a line) or --prompt TEXT"
+        )
+    if given and not source_length and process.needs_codec:
+        raise ValueError(
+            f"{artefact.folder} was trained without sources, and the process {process.kind} cannot continue a text; leave --sources and "
+            "--prompt away, or give the artefact of a conditional or an autoregressive run"
+        )
+    if given and process.needs_codec and artefact.codec is None:
+        raise ValueError(
+            f"{artefact.folder} has no codec, which encodes the sources of a conditional model; write the artefact again with its codec"
+        )
+    if command.compile and not process.needs_codec:
+        raise ValueError(
+            f"--compile does not pay for the process {process.kind}, whose rows grow token by token: each length would be compiled; "
+            "leave it away"
+        )
+    texts = _texts(command)
+    limit = source_length or sizes.length - 1
+    where = str(command.sources) if command.sources else "--prompt"
+    sources = encode_sources(texts, artefact.tokenizer, limit=limit, strict=command.strict, where=where)
+    count = len(sources) * command.per_source if given else command.count or DEFAULT_COUNT
+    config = command.config(count)
+    getattr(process, "check_sampling", lambda *_, **__: None)(config, conditional=bool(source_length))
+    longest = source_length or max((len(source.tokens) for source in sources), default=0)
+    settings = dataclasses.asdict(config)
+    del settings["count"]
+    run = SampleRun(
+        artefact=sha256_of(artefact.folder / CONFIG), tokenizer=artefact.tokenizer.fingerprint, process=process.kind,
+        weights=str(artefact.lineage.get("weights", "unknown")), settings=settings, compute_batch=command.compute_batch,
+        length=sizes.length, target_length=sizes.length - longest, precision=command.precision, device="cpu", threads=threads,
+        compile=command.compile, torch=torch.__version__, code_version=code_version(),
+        sources=SourceFacts(
+            sha256=digest(texts), lines=len(sources), per_source=command.per_source,
+            truncated=sum(source.truncated for source in sources), empty=sum(not source.tokens for source in sources),
+        ) if given else SourceFacts(),
+    )
+    return Task(artefact=artefact.folder, run=run, config=config, sources=tuple(sources))
+
+
+def _texts(command: SampleCommand) -> list[str]:
+    if command.prompt is not None:
+        return [command.prompt]
+    return read_sources(command.sources, command.source_column) if command.sources else []

@@ -1,0 +1,96 @@
+"""jobs/sample.py: an artefact becomes samples, printed from this process or gathered in a folder by actors."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from elf.artefact import load_artefact
+from elf_platform.data.progress import ProgressLine
+from elf_platform.lock import exclusive
+from elf_platform.runtime import Cluster, connect, usable_cpus
+from elf_platform.sampling.command import SampleCommand, Task, check
+from elf_platform.sampling.folder import begin, check_folder, finish, missing_parts, unfinish
+from elf_platform.sampling.rows import load_sampler, sample_batch
+
+
+def sample(command: SampleCommand) -> None:
+    """Do what the command says. Raises ValueError or FileNotFoundError when it cannot be done."""
+    if command.out is None:
+        print_samples(command)
+    else:
+        fill_folder(command, command.out.expanduser().absolute())
+
+
+def print_samples(command: SampleCommand) -> list[dict[str, Any]]:
+    """Print a few samples, computed here with all CPUs or a GPU."""
+    if command.gpu == "on" and not torch.cuda.is_available():
+        raise ValueError("--gpu is on, but this machine has no GPU that PyTorch can use; leave it at auto")
+    device = "cuda" if command.gpu != "off" and torch.cuda.is_available() else "cpu"
+    artefact = load_artefact(command.artefact.expanduser())
+    task = check(command, artefact, threads=command.threads or usable_cpus())
+    task = task.placed(device=device, compute_batch=min(command.compute_batch, task.config.count))
+    sampler = load_sampler(task.artefact, task.run, task.config)
+    rows: list[dict[str, Any]] = []
+    columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        line = bar.add_task("sampling", total=None)
+        for part, keep in enumerate(task.sizes):
+            def advance(done: int, total: int, part: int = part) -> None:
+                bar.update(line, completed=part * total + done, total=len(task.sizes) * total)
+
+            rows += sample_batch(sampler, task.ids(part), task.sources_of(part), keep, advance)
+    for row in rows:
+        given = f"{row['source']!r} -> " if task.sources else ""
+        sys.stdout.write(f"[{row['id']}] {given}{row['text']}\n\n")
+    nfe = max((row["nfe"] for row in rows), default=0)
+    sys.stderr.write(f"{len(rows)} samples{_cut(task)}, {nfe} network evaluations each (NFE); {task.config}\n")
+    return rows
+
+
+def fill_folder(command: SampleCommand, folder: Path) -> dict[str, Any]:
+    """Make what is missing of the samples in ``folder``, on Ray; returns the manifest. Refuses before Ray is started where it can."""
+    artefact = load_artefact(command.artefact.expanduser())
+    task = check(command, artefact, threads=command.threads or 1)
+    with connect() as cluster:
+        task = task.placed(device=_device(command, cluster))
+        check_folder(folder, task.run, task.config.count)
+        with exclusive(folder, f"the sample folder {folder}", other="--out"):
+            begin(folder, task.run, task.config.count)
+            parts = missing_parts(folder, task.sizes)
+            if parts:
+                _make(task, folder, parts, command, cluster)
+            manifest = finish(folder, task.run, task.sizes, artefact.lineage)
+    done = sum(task.sizes[part] for part in parts)
+    found = f" ({task.config.count - done} of them were there)" if done < task.config.count else ""
+    sys.stdout.write(f"samples   {folder}: {manifest['count']}{found}{_cut(task)}, {manifest['nfe']} network evaluations each (NFE)\n")
+    return manifest
+
+
+def _make(task: Task, folder: Path, parts: list[int], command: SampleCommand, cluster: Cluster) -> None:
+    from elf_platform.sampling.actors import plan_pool, sample_parts
+
+    pool = plan_pool(cluster, actors=command.actors, threads=task.run.threads, device=task.run.device, parts=len(parts))
+    unfinish(folder)
+    kept = task.config.count - sum(task.sizes[part] for part in parts)
+    if kept:
+        sys.stderr.write(f"{kept} of {task.config.count} samples are there already; sampling the rest\n")
+    with ProgressLine("sampling", task.config.count - kept, unit="samples", digits=0) as line:
+        for record in sample_parts(task, folder, parts, pool):
+            line.advance(record["rows"])
+
+
+def _device(command: SampleCommand, cluster: Cluster) -> str:
+    if command.gpu == "on" and cluster.gpus < 1:
+        raise ValueError("--gpu is on, but the cluster has no GPU; leave it at auto, or set it off to sample on CPUs")
+    return "cuda" if command.gpu != "off" and cluster.gpus >= 1 else "cpu"
+
+
+def _cut(task: Task) -> str:
+    facts = task.run.sources
+    said = f" of {facts.lines} source{'s' if facts.lines != 1 else ''}" if facts.lines else ""
+    said += f", {facts.truncated} cut to the model's length" if facts.truncated else ""
+    return said + (f", {facts.empty} empty" if facts.empty else "")

@@ -1,0 +1,73 @@
+"""Sources of conditional models and prefixes of autoregressive ones: read, tokenised and cut, one for each line, never a shift."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from elf.data.tokenizer import Tokenizer, normalise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One source: its text as given, and the tokens that the model sees; no tokens: its samples are empty."""
+
+    text: str
+    tokens: tuple[int, ...]
+    truncated: bool = False
+
+
+def read_sources(path: Path, column: str) -> list[str]:
+    """Source texts of a UTF-8 file, one for each line: the line itself, or the string under ``column`` of a .jsonl file.
+
+    An empty line is an empty source. Raises FileNotFoundError without the file, ValueError for what cannot be read, naming the line."""
+    path = path.expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no sources at {path}: no such file; give a .txt file with one source a line, or a .jsonl file")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}); convert it, for example with iconv") from error
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+    if not lines:
+        raise ValueError(f"{path} is empty: there is nothing to sample for; write one source a line")
+    if path.suffix not in (".jsonl", ".json"):
+        return lines
+    return [_of_json(line, column, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def encode_sources(texts: Sequence[str], tokenizer: Tokenizer, *, limit: int, strict: bool, where: str) -> list[Source]:
+    """Sources of at most ``limit`` tokens each, normalised as prepared data is; longer ones are cut at the end.
+
+    Raises ValueError under ``strict`` for one that is longer, naming its line in ``where``."""
+    clean = [normalise(text).strip() for text in texts]
+    sources = []
+    for number, (text, ids) in enumerate(zip(texts, tokenizer.encode_batch(clean), strict=True), start=1):
+        if strict and len(ids) > limit:
+            raise ValueError(
+                f"{where}, line {number} has {len(ids)} tokens, but the model takes at most {limit}, and --strict refuses to cut; "
+                "shorten it, or leave --strict away to have it cut and counted"
+            )
+        sources.append(Source(text=text, tokens=tuple(ids[:limit]), truncated=len(ids) > limit))
+    return sources
+
+
+def digest(texts: Sequence[str]) -> str:
+    """SHA-256 of source texts in order."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+
+
+def _of_json(line: str, column: str, where: str) -> str:
+    if not line.strip():
+        return ""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where} is not JSON ({error}); mend or remove it") from error
+    if not isinstance(row, dict) or column not in row:
+        known = ", ".join(row) if isinstance(row, dict) else "no names, as it is no object"
+        raise ValueError(f"{where} has no {column!r}: it has {known}; name the right one with --source_column")
+    if not isinstance(row[column], str):
+        raise ValueError(f"{where} has {type(row[column]).__name__} under {column!r}, but a source is a string; mend it")
+    return str(row[column])
