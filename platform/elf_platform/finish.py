@@ -38,6 +38,7 @@ def finish(job: Job) -> Figures:
         "weights": "ema",
         "code_version": job.code_version,
         "data_sha256": job.data_fingerprint,
+        "tokenizer_sha256": tokenizer.fingerprint,
     }
     folder = save_artefact(
         run_folder / "artefact", process=config.process, network_config=config.network,
@@ -55,7 +56,7 @@ def finish(job: Job) -> Figures:
         **training_figures(run_folder),
         **valid_figures(artefact, config, job.data_folder, device),
         **corpus_figures(corpus),
-        **sample_figures(artefact, config, corpus, run_folder, checkpoint.step, device),
+        **sample_figures(artefact, config, corpus, run_folder, checkpoint.step, device, data_folder=job.data_folder),
         "artefact": str(folder),
     }
     write_text(run_folder / "summary.json", json.dumps(figures, indent=1))

@@ -41,7 +41,7 @@ def bleu(sums_K: Columns) -> float:
 
 def rouge(texts: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
     """F1 of ROUGE-1, ROUGE-2 and ROUGE-L of each text, times 100; stemmer on (rouge_score)."""
-    from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
 
     scorer = RougeScorer(list(ROUGE), use_stemmer=True)
     scores = [scorer.score(reference, text) for text, reference in zip(texts, references, strict=True)]
