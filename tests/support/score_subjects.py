@@ -25,9 +25,9 @@ TEXTS = [
 ]
 
 
-def make_judge(folder: Path, tokenizer: Tokenizer, **lineage: Any) -> Path:
+def make_judge(folder: Path, tokenizer: Tokenizer, *, length: int = 24, **lineage: Any) -> Path:
     """An artefact of the autoregressive process."""
-    config, sizes = NetworkConfig(hidden=16, depth=1, heads=2), Sizes(vocab_size=tokenizer.vocab_size, channels=0, length=24)
+    config, sizes = NetworkConfig(hidden=16, depth=1, heads=2), Sizes(vocab_size=tokenizer.vocab_size, channels=0, length=length)
     torch.manual_seed(0)
     network = Autoregressive().build_network(config, vocab_size=sizes.vocab_size, channels=0, length=sizes.length)
     torch.nn.init.normal_(network.unembed.weight, std=0.5)  # type: ignore[union-attr, arg-type]

@@ -23,6 +23,8 @@ from elf_platform.evaluate.scoring import Scored
 
 SELF_BLEU_TEXTS = 64
 """Texts that self-BLEU is taken over at most."""
+MAUVE_TEXTS = 100
+"""Texts of either side that MAUVE needs: of fewer there are not ten clusters, and chance decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,8 @@ def text_scores(texts: Sequence[str], ids: Sequence[Sequence[int]] | None, sampl
 def mauve_score(scored: Scored, reference: Scored, sampling: Resampling) -> Scores:
     """MAUVE against the reference, over equally many texts of both. Without an interval: resampled texts repeat, which moves it."""
     count = min(len(scored.state_NH), len(reference.state_NH))
+    if count < MAUVE_TEXTS:
+        return {}
     value = mauve(scored.state_NH[:count], reference.state_NH[:count], seed=sampling.seed)
     return {"mauve": Estimate(value=value, count=count)} if math.isfinite(value) else {}
 
