@@ -3,6 +3,7 @@
 python jobs/prepare.py [RECIPE] [--data.paths my/*.txt --data.length 256 ...] [--workers N]
 python jobs/prepare.py --inspect FOLDER
 python jobs/prepare.py --verify FOLDER
+python jobs/prepare.py --held-out FOLDER > pairs.jsonl
 """
 
 import argparse
@@ -17,13 +18,12 @@ def main(argv: list[str]) -> int:
     options.add_argument("--workers", type=int, default=0)
     options.add_argument("--inspect", type=Path)
     options.add_argument("--verify", type=Path)
+    options.add_argument("--held-out", type=Path)
     own, rest = options.parse_known_args(argv)
-    if own.inspect or own.verify:
-        from elf_platform.data.inspect_data import inspect, verify
+    if own.inspect or own.verify or own.held_out:
+        from elf_platform.data.inspect_data import show
 
-        problems = verify(own.verify) if own.verify else []
-        print(inspect(own.inspect) if own.inspect else "\n".join(problems) or f"{own.verify}: every hash is as it was prepared")
-        return 1 if problems else 0
+        return show(inspected=own.inspect, verified=own.verify, held_out=own.held_out)
 
     run = parse_run_config(rest, prog="python jobs/prepare.py", summary=str(__doc__).strip())
     if run.print_only:

@@ -38,6 +38,19 @@ class Sizes:
     vocab_size: int  # ids the network can predict; a tokenizer may use fewer
     channels: int  # width of the clean states
     length: int  # tokens per row
+    source_length: int = 0  # most tokens of a row that are a given source; 0: unconditional
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.source_length < self.length:
+            raise ValueError(
+                f"sizes.source_length is {self.source_length}, but must be 0 (unconditional) or leave room for a target in rows of "
+                f"{self.length} tokens"
+            )
+
+    @property
+    def target_length(self) -> int:
+        """Tokens that are generated, at most."""
+        return self.length - self.source_length
 
 
 @dataclass(frozen=True, kw_only=True)

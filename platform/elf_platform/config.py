@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from elf.codecs import CodecConfig
+from elf.data.pairs import check_source_length
 from elf.nn.config import NetworkConfig, Precision
 from elf.optim.config import OptimConfig
 from elf.processes import ProcessConfig
@@ -32,7 +33,16 @@ class DataConfig:
     """Files, globs or filesystem URIs (s3://, gs://) of .txt, .jsonl, .parquet or .arrow, also .gz or .zst; or hub:NAME for a
     Hugging Face data set. Empty: the embedded default, the documentation of Python and of the installed packages."""
     text_column: str = "text"
-    """Column or key that holds the text in .jsonl, .parquet and .arrow."""
+    """Column or key that holds the text (of pairs: the target) in .jsonl, .parquet and .arrow. Pairs: also of .tsv; a.b names the field b
+    of a column a, and of a list of strings, several references, the first is taken."""
+    source_column: str = ""
+    """Pairs of source and target, for conditional models: the column that holds the source. Tab-separated files (.tsv; .txt is read as one)
+    take names of their first line, or numbers from 1 where they have no such line. Empty: plain text."""
+    source_length: int = 0
+    """Pairs only: most tokens of a row that are the source; longer sources are cut, with a count. Each target is cut to what is left of
+    `length` behind a longest source, its end-of-text token included, since that is what is generated."""
+    split_by: Literal["target", "source"] = "target"
+    """Pairs only: the side whose hash decides the split, so that all pairs with the same target (source) are held out, or none."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     length: int = 1024
     """Tokens per row."""
@@ -42,9 +52,33 @@ class DataConfig:
     valid_fraction: float = 0.01
     """Share of documents held out for validation, chosen by document hash."""
     strict: bool = False
-    """Refuse unreadable input (wrong encoding, broken lines) instead of skipping it with a count."""
+    """Refuse unreadable input (wrong encoding, broken lines) instead of skipping it with a count. Pairs that are cut, or have an empty
+    side, are counted either way."""
     shard_mb: float = 64.0
     """Megabytes of text per task and shard, at most; a corpus of less than 32 such shards is cut finer, down to 4 MB."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read: the text, or source and target."""
+        return (self.source_column, self.text_column) if self.source_column else (self.text_column,)
+
+    def __post_init__(self) -> None:
+        if not self.source_column:
+            for name, default in (("source_length", 0), ("split_by", "target")):
+                if getattr(self, name) != default:
+                    raise ValueError(
+                        f"data.{name} {getattr(self, name)} has no effect without data.source_column; name the column of the sources, or "
+                        f"leave data.{name} at {default}"
+                    )
+            return
+        if self.packing != "document":
+            raise ValueError(
+                f"data.packing {self.packing} puts several documents into a row, but a pair of source and target is a row of its own; set "
+                "data.packing to document"
+            )
+        if self.source_column == self.text_column:
+            raise ValueError(f"data.source_column and data.text_column are both {self.text_column!r}; name those of source and target")
+        check_source_length(self.source_length, self.length)
 
 
 @dataclass(frozen=True, kw_only=True)

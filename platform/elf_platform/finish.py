@@ -43,7 +43,10 @@ def finish(job: Job) -> Figures:
     folder = save_artefact(
         run_folder / "artefact", process=config.process, network_config=config.network,
         network_state=CheckpointReader(checkpoint).whole("ema"),
-        sizes=Sizes(vocab_size=tokenizer.vocab_size, channels=job.channels, length=config.data.length), tokenizer=tokenizer,
+        sizes=Sizes(
+            vocab_size=tokenizer.vocab_size, channels=job.channels, length=config.data.length, source_length=config.data.source_length
+        ),
+        tokenizer=tokenizer,
         codec=load_codec(job.codec_folder) if job.codec_folder else None, lineage=lineage, overwrite=True,
     )
     _write_times(run_folder, checkpoint.state["time_counts"])

@@ -21,7 +21,7 @@ from elf_platform.train.context import WorkerContext
 from elf_platform.train.engine import PlainEngine
 from elf_platform.train.loop import rows_per_pass
 from elf_platform.train.module import ProcessModule
-from elf_platform.train.snapshots import TRAJECTORY_POINTS, append_samples, decode, draw_samples
+from elf_platform.train.snapshots import TRAJECTORY_POINTS, append_samples, decode, draw_samples, given_sources
 from elf_platform.train.validation import validate
 
 WORD_SAMPLES = 32
@@ -51,7 +51,7 @@ def read_corpus(data_folder: Path, vocab_size: int) -> Corpus:
         total = np.zeros(vocab_size, dtype=np.int64)
         for start in range(0, len(rows), 1024):
             batch = reader.read(rows[start : start + 1024])
-            ids = batch.ids_BL[batch.valid_BL]
+            ids = batch.ids_BL[batch.valid_BL & ~batch.condition_BL]  # of pairs the targets: what is generated
             total += np.bincount(ids.numpy(), minlength=vocab_size)
             if split == "train":
                 # One long text: a word cut by a row's end would otherwise count as two.
@@ -79,19 +79,20 @@ def sample_figures(
     generative perplexity by a tiny judge."""
     sizes, tokenizer = artefact.sizes, artefact.tokenizer
     many = replace(config.sample, count=max(WORD_SAMPLES, config.sample.count))
+    given = given_sources(RowReader(data_folder, "valid"), many.count, codec=artefact.codec, device=device)
     samples = draw_samples(
         artefact.process, artefact.network, tokenizer, many, length=sizes.length, channels=sizes.channels, device=device,
-        record=TRAJECTORY_POINTS,
+        condition=given.condition if given else None, record=TRAJECTORY_POINTS,
     )
     texts = decode(tokenizer, samples.ids_BL)
-    append_samples(run_folder, step, texts[: config.sample.count], config.sample, samples.nfe)
+    append_samples(run_folder, step, texts[: config.sample.count], config.sample, samples.nfe, given)
     if samples.trajectory:
         points = [{"t": t, "text": decode(tokenizer, ids_BL[:1])[0]} for t, ids_BL in samples.trajectory]
         settings = {"sampler": many.sampler, "steps": many.steps, "gamma": many.gamma, "guidance": many.guidance}
         write_text(run_folder / "trajectory.json", json.dumps({"seed": many.seed, "settings": settings, "points": points}))
     rng = np.random.default_rng(config.sample.seed)
     frequency_V = corpus.train_counts_V / max(corpus.train_counts_V.sum(), 1)
-    unigram_BL = rng.choice(len(frequency_V), size=(many.count, sizes.length), p=frequency_V)
+    unigram_BL = rng.choice(len(frequency_V), size=(many.count, sizes.target_length), p=frequency_V)
     unigram_texts = [tokenizer.decode(row) for row in unigram_BL.tolist()]
     rows = [[i for i in row if i != tokenizer.pad_id] for row in samples.ids_BL.tolist()]
     drawn = run_samples(

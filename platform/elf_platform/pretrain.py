@@ -39,6 +39,7 @@ def pretrain(config: RunConfig, recipe: str) -> Figures:
             figures = _complete(run_folder)
         else:
             encoder_config(config)  # refuses a batch that does not divide before any work
+            config.process.check_sampling(config.sample, conditional=bool(config.data.source_column))
             with connect() as cluster:
                 placement, sums = preflight(config, cluster)
                 say(f"preflight: {sums}")

@@ -10,6 +10,8 @@ from elf.draws import Draws
 from elf.processes.embedded_flow import EmbeddedFlow, FlowDraws
 from elf.sampling.config import SampleConfig
 from elf.sampling.flow import CountedNetwork, integrate
+from elf.sampling.guidance import Chain
+from elf.sampling.path import LinearPath
 from elf.schedules import log_uniform_shifted
 
 
@@ -76,14 +78,15 @@ def test_the_sum_of_micro_batches_is_the_whole(split: int) -> None:
 def test_sampling_reproduces(sampler: str) -> None:
     tensors, meta = reference.load(f"sample_{sampler}")
     net = reference.network(tensors, meta)
-    counted = CountedNetwork(net, len(tensors["in.z"]), float(meta["sc_scale"]), torch.device("cpu"))
+    counted, scale = CountedNetwork(net, len(tensors["in.z"]), torch.device("cpu")), float(meta["sc_scale"])
     config = SampleConfig(sampler=sampler, steps=int(meta["steps"]), gamma=float(meta.get("gamma", 0.0)))
     z_BLC, _ = integrate(
-        counted, tensors["in.z"], tensors["in.grid"], config=config, noise=lambda i: tensors[f"draw.noise.{i}"],
-        noise_scale=float(meta["noise_scale"]), t_eps=float(meta["t_eps"]),
+        Chain(counted.denoise, scale, lambda z_BLC: z_BLC), tensors["in.z"], tensors["in.grid"],
+        path=LinearPath(noise_scale=float(meta["noise_scale"]), t_eps=float(meta["t_eps"])), config=config,
+        noise=lambda i: tensors[f"draw.noise.{i}"],
     )
     assert reference.relative(z_BLC, tensors["out.z"]) < 1e-5
-    assert torch.equal(counted.decode(z_BLC), tensors["out.token_ids"])
+    assert torch.equal(counted.decode(z_BLC, scale), tensors["out.token_ids"])
     assert counted.nfe == int(meta["steps"]) + 1
 
 

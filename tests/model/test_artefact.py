@@ -72,6 +72,20 @@ def edit_config(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def test_sources_leave_room_for_a_target_and_old_artefacts_have_none(sizes: Sizes, save: Callable[..., Path]) -> None:
+    folder = save(sizes=replace(sizes, source_length=5))
+    found = load_artefact(folder).sizes
+    assert (found.source_length, found.target_length) == (5, 3)
+    config = json.loads((folder / "config.json").read_text())
+    config["sizes"]["source_length"] = 8
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"sizes\.source_length is 8, but must be 0 .* in rows of 8 tokens"):
+        load_artefact(folder)
+    del config["sizes"]["source_length"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_artefact(folder).sizes == sizes
+
+
 def test_what_is_loaded_is_what_was_saved(save: Callable[..., Path], sizes: Sizes, tokenizer: Tokenizer, codec: Codec) -> None:
     folder = save()
     artefact = load_artefact(folder)

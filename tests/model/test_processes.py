@@ -15,6 +15,7 @@ from elf.nn.denoiser import Denoiser
 from elf.nn.trunk import feed_forward_width
 from elf.processes import PROCESSES, Autoregressive, EmbeddedFlow, Process, TokenDenoising
 from elf.processes.embedded_flow import FlowDraws
+from elf.processes.token_denoising import DenoisingDraws
 from elf.sampling.config import SampleConfig
 from elf.schedules import log_uniform_shifted, logit_normal, logit_normal_density
 
@@ -306,6 +307,43 @@ def test_token_denoising_corrupts_its_share_and_never_shows_the_answer() -> None
     assert abs(float(masked.float().mean()) - 0.3) < 0.06
     assert float(loss.parts_P2[1, 1]) == float(masked.sum())
     assert torch.equal(shown[0][~masked], batch.ids_BL[~masked])
+
+
+def test_token_denoising_of_pairs_sees_what_the_codec_will_see() -> None:
+    """The source's loss does not feel the target, nor does the target's feel a source that was dropped (elf.md A.1, A.6)."""
+    process, batch = TokenDenoising(corrupt_prob=0.0), rows(6, cond=3, pad=False)[0]
+    net = network(process)
+    hidden = DenoisingDraws(
+        corrupt_BL=torch.ones(6, LENGTH), how_BL=torch.ones(6, LENGTH), token_BL=torch.ones(6, LENGTH),
+        drop_condition_B=torch.ones(6, dtype=torch.bool),
+    )
+    seen = replace(hidden, drop_condition_B=torch.zeros(6, dtype=torch.bool))
+
+    def predicted(drawn: DenoisingDraws, ids_BL: Tensor) -> Tensor:
+        """[B, L]: log-probability of one token at each position."""
+        logits: list[Tensor] = []
+        handle = net.register_forward_hook(lambda m, args, out: logits.append(out[1]))
+        process.loss(net, replace(batch, ids_BL=ids_BL), None, drawn)
+        handle.remove()
+        return torch.log_softmax(logits[0].detach(), -1)[..., 0]
+
+    other_target, other_source = batch.ids_BL.clone(), batch.ids_BL.clone()
+    other_target[:, 3:], other_source[:, :3] = (batch.ids_BL[:, 3:] + 1) % VOCAB, (batch.ids_BL[:, :3] + 1) % VOCAB
+    plain = predicted(seen, batch.ids_BL)
+    torch.testing.assert_close(predicted(seen, other_target)[:, :3], plain[:, :3], rtol=0, atol=1e-6)
+    assert float((predicted(seen, other_source)[:, 3:] - plain[:, 3:]).abs().min()) > 0
+    dropped = predicted(hidden, batch.ids_BL)
+    torch.testing.assert_close(predicted(hidden, other_source)[:, 3:], dropped[:, 3:], rtol=0, atol=1e-6)
+    assert float((dropped[:, 3:] - plain[:, 3:]).abs().max()) > 1e-4
+
+
+def test_token_denoising_drops_its_share_of_sources_and_none_of_plain_text() -> None:
+    process = TokenDenoising(condition_drop_prob=0.25)
+    draws = Draws(seed=0, step=0, rows=np.arange(40), total=40)
+    assert int(process.draw(draws, rows(40, cond=2)[0], CHANNELS).drop_condition_B.sum()) == 10
+    assert not process.draw(draws, rows(40)[0], CHANNELS).drop_condition_B.any()
+    with pytest.raises(ValueError, match=r"process\.condition_drop_prob is 2"):
+        TokenDenoising(condition_drop_prob=2.0)
 
 
 @pytest.mark.parametrize(

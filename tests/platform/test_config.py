@@ -264,6 +264,12 @@ def test_resolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: TrackingConfig(kind="null", uri="http://x"), "no effect with tracking.kind null"),
         (lambda: dataclasses.replace(tiny(), train=TrainConfig(workers=2), engine=EngineConfig(kind="plain")), "one process"),
         (lambda: dataclasses.replace(BASE, train=TrainConfig(steps=10), optim=OptimConfig(warmup_steps=50)), "optim.warmup_steps 50"),
+        (lambda: DataConfig(source_length=8), "data.source_length 8 has no effect without data.source_column"),
+        (lambda: DataConfig(split_by="source"), "data.split_by source has no effect without data.source_column"),
+        (lambda: DataConfig(source_column="de", source_length=8), "a pair of source and target is a row of its own"),
+        (lambda: DataConfig(source_column="text", source_length=8, packing="document"), "are both 'text'"),
+        (lambda: DataConfig(source_column="de", packing="document"), "data.source_length is 0, but must be at least 1"),
+        (lambda: DataConfig(source_column="de", source_length=15, length=16, packing="document"), "use 1 to 14, half of the row"),
     ],
 )
 def test_contradictions_are_refused_with_the_way_out(build: Any, says: str) -> None:

@@ -92,6 +92,33 @@ def test_the_published_setting(name: str) -> None:
     assert {path: flat[path] for path in published} == published
 
 
+@pytest.mark.parametrize(
+    ("name", "length", "source_length", "steps"), [("wmt14-de-en", 128, 64, 880_600), ("xsum", 1088, 1024, 39_800)]
+)
+def test_the_published_conditional_setting(name: str, length: int, source_length: int, steps: int) -> None:
+    """elf.md A.3, A.6, B and C.2; what is not named here is as for OpenWebText."""
+    published = {
+        "data.length": length,
+        "data.source_length": source_length,
+        "data.packing": "document",
+        "train.steps": steps,
+        "train.global_batch": 512,
+        "optim.warmup_steps": 5_000,
+        "process.decoder_noise_scale": 1.0,
+        "process.loss_on_padding": True,
+        "process.condition_drop_prob": 0.1,
+        "sample.sampler": "ode",
+        "sample.steps": 64,
+        "sample.guidance": 1.0,
+        "sample.cfg": 2.0,
+    }
+    flat, owt = flatten(RECIPES[name]()), flatten(RECIPES["owt-elf-b"]())
+    assert {path: flat[path] for path in published} == published
+    same = [path for path in flat if path.startswith(("process.", "network.", "optim.", "codec.")) and path not in published]
+    assert {path: flat[path] for path in same} == {path: owt[path] for path in same}
+    assert "parameters: 104,579,940;" in describe_run(RECIPES[name](), vocab_size=32_100, channels=512)
+
+
 def test_the_small_recipes_differ_in_the_process_alone() -> None:
 
     lines = diff_configs(RECIPES["tiny"](), RECIPES["ar-tiny"]())

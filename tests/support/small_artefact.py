@@ -1,8 +1,8 @@
 """Small artefacts of random weights, for what samples from them."""
 
+import functools
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ from elf.artefact import Sizes, save_artefact
 from elf.codecs import TableConfig
 from elf.data.tokenizer import Tokenizer, train_tokenizer
 from elf.nn.config import NetworkConfig
-from elf.processes import Autoregressive, EmbeddedFlow, Process
+from elf.processes import EmbeddedFlow, Process
 
 NETWORK = NetworkConfig(hidden=32, depth=2, heads=2, bottleneck=8, prefix_tokens=2)
 LINEAGE = {"run": "made", "step": 1, "weights": "ema", "code_version": "0", "data_sha256": "ab" * 32}
 CHANNELS = 8
 
 
+@functools.cache
 def small_tokenizer() -> Tokenizer:
     return train_tokenizer(iter([" ".join(WORDS)] * 4), "bpe", 320)
 
@@ -27,25 +28,20 @@ def small_tokenizer() -> Tokenizer:
 def small_artefact(
     folder: Path, process: Process | None = None, *, length: int = 16, source_length: int = 0, codec: bool = True, seed: int = 0
 ) -> Path:
-    """An artefact whose weights are large enough for its samples to differ; by default ELF's process."""
+    """An artefact whose samples differ from one another; by default ELF's process."""
     process = process or EmbeddedFlow()
     tokenizer = small_tokenizer()
-    sizes = Sizes(vocab_size=tokenizer.vocab_size, channels=CHANNELS, length=length)
-    if source_length:
-        sizes = replace(sizes, source_length=source_length)
+    sizes = Sizes(vocab_size=tokenizer.vocab_size, channels=CHANNELS, length=length, source_length=source_length)
+    torch.manual_seed(seed)
     network = process.build_network(NETWORK, vocab_size=sizes.vocab_size, channels=CHANNELS, length=length)
-    generator = torch.Generator().manual_seed(seed)
-    state = {name: torch.randn(value.shape, generator=generator) * 0.3 for name, value in network.state_dict().items()}
+    state = network.state_dict()
+    if "x_head.linear.weight" in state:  # starts at zero, with which all samples would be alike
+        state["x_head.linear.weight"] = torch.randn_like(state["x_head.linear.weight"])
     table = TableConfig(channels=CHANNELS).build(vocab_size=tokenizer.vocab_size) if codec and process.needs_codec else None
     return save_artefact(
         folder, process=process, network_config=NETWORK, network_state=state, sizes=sizes, tokenizer=tokenizer, codec=table,
         lineage=LINEAGE,
     )
-
-
-def small_judge(folder: Path) -> Path:
-    """An artefact of the autoregressive process."""
-    return small_artefact(folder, Autoregressive())
 
 
 def edit_config(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:

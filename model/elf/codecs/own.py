@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from elf.batch import Batch
 from elf.codecs.base import Codec
-from elf.codecs.mask import encoder_mask
 from elf.codecs.store import SavedCodec, read_codec
 from elf.nn.config import NetworkConfig, Precision
+from elf.nn.mask import encoder_mask
 from elf.nn.token_model import TokenModel
 from elf.processes.token_denoising import TokenDenoising
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from elf.batch import Batch
 from elf.codecs.base import Codec
 from elf.codecs.hub import hub_folder, is_hub
-from elf.codecs.mask import encoder_mask
 from elf.codecs.store import SavedCodec
 from elf.nn.config import Precision
+from elf.nn.mask import encoder_mask
 
 _WAY_OUT = (
     "set codec.source to a local folder with config.json and model.safetensors, or use the own codec, which needs no download"

@@ -33,6 +33,10 @@ class Packed:
     cut: int  # documents that lie in more than one row
     dropped: int = 0  # tokens in no row
     truncated: int = 0  # tokens cut off the end of a document
+    sources_cut: int = 0  # pairs (elf.data.pairs): sources and targets that lost their end, and how many tokens they lost
+    targets_cut: int = 0
+    source_tokens_cut: int = 0
+    target_tokens_cut: int = 0
 
     @property
     def tokens_in_rows(self) -> int:

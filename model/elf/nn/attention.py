@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from elf.nn.cache import LayerCache
+
 
 class RMSNorm(nn.Module):
     """Root-mean-square normalisation with a weight (Zhang and Sennrich 2019), computed in float32, given back in the input's dtype."""
@@ -30,7 +32,9 @@ def rotary_table(prefix: int, length: int, head_width: int, theta: float) -> Ten
 
 
 def rotate(x_BAND: Tensor, table: Tensor) -> Tensor:
-    """Turn each pair of channels (2i, 2i + 1) by its position's angle (Su et al. 2021, interleaved form)."""
+    """Turn each pair of channels (2i, 2i + 1) by its position's angle (Su et al. 2021, interleaved form).
+
+    table: [2, N, D / 2], or broadcastable to [2, B, A, N, D / 2] where rows stand at different positions."""
     cos, sin = table.to(x_BAND.dtype)
     even, odd = x_BAND[..., 0::2], x_BAND[..., 1::2]
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
@@ -48,10 +52,16 @@ class Attention(nn.Module):
         self.proj = nn.Linear(hidden, hidden)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_BNH: Tensor, table: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """mask: bool, broadcastable to [B, A, N, N], True where a query (row) may look at a key (column); None for all."""
+    def forward(
+        self, x_BNH: Tensor, table: Tensor, mask: Tensor | None = None, causal: bool = False, cache: LayerCache | None = None
+    ) -> Tensor:
+        """mask: bool, broadcastable to [B, A, N, N], True where a query (row) may look at a key (column); None for all.
+
+        cache: queries also look at the positions stored there; the mask's columns are then all that it holds."""
         rows, positions, _ = x_BNH.shape
         q, k, v = self.qkv(x_BNH).view(rows, positions, 3, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
         q, k = rotate(self.q_norm(q), table), rotate(self.k_norm(k), table)
+        if cache is not None:
+            k, v = cache.extend(k, v)
         out_BAND = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return self.dropout(self.proj(out_BAND.transpose(1, 2).reshape(rows, positions, -1)))

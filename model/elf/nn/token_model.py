@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from elf.nn.attention import RMSNorm, rotary_table
+from elf.nn.cache import KeyValueCache
 from elf.nn.config import NetworkConfig, Precision
 from elf.nn.trunk import Trunk, xavier
 
@@ -51,3 +52,21 @@ class TokenModel(nn.Module):
         h_BLH = self.trunk(x_BLH, self.rotary[:, : ids_BL.shape[1]], mask, self.causal)
         states_BLC = self.to_states(self.norm(h_BLH))
         return states_BLC, self.unembed(states_BLC) if want_logits else None
+
+    def extend(self, ids_BN: Tensor, cache: KeyValueCache) -> Tensor:
+        """States [B, N, C] from which ``unembed`` predicts the id after each of ``ids_BN``; causal models only.
+
+        The slots of ``cache`` say where the ids are read: id l of a row is the input of slot l + 1. At slot 0 the learned start vector
+        stands before the ids, and the states are [B, N + 1, C]: the first predicts id 0. With one slot per row, N must be 1."""
+        assert self.start_embedding is not None, "a bidirectional model reads whole rows"
+        x_BNH, first = self.token_embedding(ids_BN), cache.slots.first
+        mask = None
+        if isinstance(first, int):
+            assert first == 0 or ids_BN.shape[1] == 1, "a causal mask over stored positions exists for one new position alone"
+            if first == 0:
+                x_BNH = torch.cat([self.start_embedding.expand(len(ids_BN), -1, -1), x_BNH], dim=1)
+            table = self.rotary[:, first : first + x_BNH.shape[1]]
+        else:
+            table = self.rotary[:, first][:, :, None, None]
+            mask = (torch.arange(cache.slots.keys, device=first.device) <= first[:, None])[:, None, None]
+        return self.to_states(self.norm(self.trunk(x_BNH, table, mask, x_BNH.shape[1] > 1, cache)))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from elf.nn.attention import Attention, RMSNorm
+from elf.nn.cache import KeyValueCache, LayerCache
 from elf.nn.config import NetworkConfig, Precision
 
 
@@ -46,9 +47,11 @@ class Block(nn.Module):
         self.norm2 = RMSNorm(hidden)
         self.mlp = SwiGLU(hidden, dropout)
 
-    def forward(self, x_BNH: Tensor, table: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """[B, N, H] -> [B, N, H]; mask as in Attention."""
-        x_BNH = x_BNH + self.attn(self.norm1(x_BNH), table, mask, causal)
+    def forward(
+        self, x_BNH: Tensor, table: Tensor, mask: Tensor | None = None, causal: bool = False, cache: LayerCache | None = None
+    ) -> Tensor:
+        """[B, N, H] -> [B, N, H]; mask and cache as in Attention."""
+        x_BNH = x_BNH + self.attn(self.norm1(x_BNH), table, mask, causal, cache)
         return x_BNH + self.mlp(self.norm2(x_BNH))
 
 
@@ -64,14 +67,16 @@ class Trunk(nn.Module):
             Block(config.hidden, config.heads, config.dropout if i in middle else 0.0) for i in range(config.depth)
         )
 
-    def forward(self, x_BNH: Tensor, table: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """[B, N, H] float32 -> [B, N, H] float32; table from rotary_table, mask as in Attention."""
+    def forward(
+        self, x_BNH: Tensor, table: Tensor, mask: Tensor | None = None, causal: bool = False, cache: KeyValueCache | None = None
+    ) -> Tensor:
+        """[B, N, H] float32 -> [B, N, H] float32; table from rotary_table, mask and cache as in Attention."""
         with torch.autocast(x_BNH.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            for block in self.blocks:
+            for layer, block in enumerate(self.blocks):
                 run: Callable[..., Tensor] = block
                 if self.activation_checkpointing and self.training and torch.is_grad_enabled():
                     run = partial(checkpoint, block, use_reentrant=False)
-                x_BNH = run(x_BNH, table, mask, causal)
+                x_BNH = run(x_BNH, table, mask, causal, None if cache is None else cache.layers[layer])
         return x_BNH.float()
 
 

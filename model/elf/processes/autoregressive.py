@@ -16,7 +16,10 @@ from elf.draws import Draws
 from elf.nn.config import NetworkConfig, Precision
 from elf.nn.token_model import TokenModel
 from elf.processes.base import LEVELS, Loss, Process, Samples, target_mask
+from elf.sampling.check import check_autoregressive
+from elf.sampling.condition import Condition
 from elf.sampling.config import SampleConfig
+from elf.sampling.decoding import continue_rows
 from elf.sampling.finish import mask_after_eos
 
 
@@ -55,20 +58,19 @@ class Autoregressive(Process):
             levels_K2=torch.zeros(LEVELS, 2, dtype=torch.float64, device=total.device),
         )
 
-    @torch.no_grad()
+    def check_sampling(self, config: SampleConfig, *, conditional: bool) -> None:
+        check_autoregressive(self.kind, config)
+
     def sample(
         self, network: nn.Module, draws: Draws, *, length: int, channels: int, config: SampleConfig,
-        eos_id: int | None = None, pad_id: int = 0, record: int = 0,
+        condition: Condition | None = None, eos_id: int | None = None, pad_id: int = 0, record: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Samples:
-        ids_BL = torch.full((len(draws.rows), length), pad_id, dtype=torch.int64, device=draws.device)
-        uniform_BL = draws.uniform("autoregressive", length).double()
-        for position in range(length):
-            _, logits_BLV = network(ids_BL[:, : position + 1])
-            # float64: the tail of a float32 cumulative sum rounds rare tokens away and lowers the entropy of the text.
-            probability_BV = torch.softmax(logits_BLV[:, -1].double() / config.temperature, dim=-1)
-            chosen_B1 = torch.searchsorted(probability_BV.cumsum(-1), uniform_BL[:, position, None])
-            ids_BL[:, position] = chosen_B1[:, 0].clamp_max(probability_BV.shape[1] - 1)
-            if progress:
-                progress(position + 1, length)
-        return Samples(ids_BL=mask_after_eos(ids_BL, eos_id, pad_id), nfe=length)
+        self.check_sampling(config, conditional=condition is not None)
+        assert isinstance(network, TokenModel)
+        ids_BL, nfe = continue_rows(
+            network, draws, length=length, temperature=config.temperature, top_p=config.top_p, condition=condition, progress=progress
+        )
+        if condition is not None:
+            ids_BL = condition.generated(ids_BL, pad_id)
+        return Samples(ids_BL=mask_after_eos(ids_BL, eos_id, pad_id), nfe=nfe)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from elf.batch import Batch
 from elf.draws import Draws
 from elf.nn.config import NetworkConfig, Precision
+from elf.sampling.condition import Condition
 from elf.sampling.config import SampleConfig
 from elf.sampling.result import Samples
 
@@ -71,13 +72,21 @@ class Process(abc.ABC):
         """Sums and counts for one micro-batch. Makes the same module calls whatever the branches, as ZeRO-3 demands."""
 
     @abc.abstractmethod
+    def check_sampling(self, config: SampleConfig, *, conditional: bool) -> None:
+        """Raises ValueError for a sampler, grid or guidance that this process does not have, naming those that it has.
+
+        conditional: the model was trained with sources, so that classifier-free guidance has something to leave out."""
+
+    @abc.abstractmethod
     def sample(
         self, network: nn.Module, draws: Draws, *, length: int, channels: int, config: SampleConfig,
-        eos_id: int | None = None, pad_id: int = 0, record: int = 0,
+        condition: Condition | None = None, eos_id: int | None = None, pad_id: int = 0, record: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Samples:
         """len(draws.rows) rows of ``length`` tokens; row i's noise depends on (draws.seed, draws.rows[i]) alone.
 
+        condition: tokens given at the head of each row. The samples then hold the generated tokens alone, moved to the head, at
+        most condition.target_length of them. Raises ValueError like ``check_sampling``.
         ids at and after the first ``eos_id`` are replaced by ``pad_id``. ``record``: also decode the estimate of this many
         steps, evenly spaced among the sampler's. ``progress(done, total)`` is called after each step."""
 

@@ -20,8 +20,11 @@ from elf.draws import Draws
 from elf.nn.config import NetworkConfig, Precision
 from elf.nn.denoiser import Denoiser
 from elf.processes.base import Loss, Process, Samples, bucket_by_level, target_mask
+from elf.sampling.check import check_continuous
+from elf.sampling.condition import Condition
 from elf.sampling.config import SampleConfig
 from elf.sampling.flow import sample_flow
+from elf.sampling.path import LinearPath
 from elf.schedules import log_uniform_shifted, logit_normal
 
 
@@ -184,15 +187,19 @@ class EmbeddedFlow(Process):
         half_BLC = torch.where(condition_BL1 & ~decode_B11, x_BLC, torch.zeros_like(x_BLC))
         return z_BLC, half_BLC, torch.where(drawn.decode_B, torch.ones_like(drawn.t_B), drawn.t_B)
 
+    def check_sampling(self, config: SampleConfig, *, conditional: bool) -> None:
+        check_continuous(self.kind, config, conditional=conditional)
+
     def sample(
         self, network: nn.Module, draws: Draws, *, length: int, channels: int, config: SampleConfig,
-        eos_id: int | None = None, pad_id: int = 0, record: int = 0,
+        condition: Condition | None = None, eos_id: int | None = None, pad_id: int = 0, record: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Samples:
+        self.check_sampling(config, conditional=condition is not None)
         return sample_flow(
-            network, draws, length=length, channels=channels, config=config, noise_scale=self.noise_scale, t_eps=self.t_eps,
-            time_mean=self.time_mean, time_std=self.time_std, eos_id=eos_id, pad_id=pad_id, record=record,
-            progress=progress,
+            network, draws, length=length, channels=channels, config=config,
+            path=LinearPath(noise_scale=self.noise_scale, t_eps=self.t_eps), time_mean=self.time_mean, time_std=self.time_std,
+            condition=condition, eos_id=eos_id, pad_id=pad_id, record=record, progress=progress,
         )
 
 

@@ -1,7 +1,8 @@
 """Token denoising: trains the bidirectional encoder that becomes our own codec when no pretrained one is at hand (elf.md D.5).
 
 A share of the tokens is replaced by a mask id or by a random token, and the encoder recovers the row (Devlin et al. 2019, with the
-loss on all positions by default: the states must carry each token's identity, since ELF decodes tokens from them).
+loss on all positions by default: the states must carry each token's identity, since ELF decodes tokens from them). Rows with a source are
+encoded by the rule that the codec will use (elf.md A.1, A.6): the source sees itself alone, and some targets do not see it.
 
 Shapes: B rows, L tokens, C state channels, V vocabulary.
 """
@@ -17,9 +18,13 @@ from torch import Tensor, nn
 from elf.batch import Batch
 from elf.draws import Draws
 from elf.nn.config import NetworkConfig, Precision
+from elf.nn.mask import encoder_mask
 from elf.nn.token_model import TokenModel
 from elf.processes.base import LEVELS, Loss, Process, Samples
+from elf.sampling.condition import Condition
 from elf.sampling.config import SampleConfig
+
+_NO_TEXT = "token_denoising trains an encoder and cannot generate text; sample from an elf or autoregressive artefact"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +34,7 @@ class DenoisingDraws:
     corrupt_BL: Tensor  # uniform, corrupted where below corrupt_prob
     how_BL: Tensor  # uniform, random token where below random_share, mask id otherwise
     token_BL: Tensor  # uniform, which random token
+    drop_condition_B: Tensor  # bool, target does not see the source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,12 @@ class TokenDenoising(Process):
     """Share of the corrupted tokens that become a random token; the others become the mask id."""
     loss_on: Literal["all", "corrupted"] = "all"
     """Positions whose token is predicted."""
+    condition_drop_prob: float = 0.1
+    """Share of rows with a source whose target is encoded without it, as the flow's rows without their condition are."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.condition_drop_prob <= 1:
+            raise ValueError(f"process.condition_drop_prob is {self.condition_drop_prob}, but is a probability between 0 and 1")
 
     def build_network(
         self, network: NetworkConfig, *, vocab_size: int, channels: int, length: int, precision: Precision = "fp32",
@@ -63,7 +75,8 @@ class TokenDenoising(Process):
     def draw(self, draws: Draws, batch: Batch, channels: int) -> DenoisingDraws:
         length = batch.ids_BL.shape[1]
         corrupt, how, token = draws.uniform("corruption", 3, length).unbind(1)
-        return DenoisingDraws(corrupt_BL=corrupt, how_BL=how, token_BL=token)
+        drop_B = draws.tensor(draws.coin("drop_condition", self.condition_drop_prob).on_B) & (batch.cond_length_B > 0)
+        return DenoisingDraws(corrupt_BL=corrupt, how_BL=how, token_BL=token, drop_condition_B=drop_B)
 
     def loss(self, network: nn.Module, batch: Batch, state_BLC: Tensor | None, drawn: DenoisingDraws) -> Loss:
         assert isinstance(network, TokenModel)
@@ -71,7 +84,7 @@ class TokenDenoising(Process):
         corrupted_BL = (drawn.corrupt_BL < self.corrupt_prob) & batch.valid_BL
         random_BL = (drawn.token_BL * vocab).long().clamp_max(vocab - 1)
         replacement_BL = torch.where(drawn.how_BL < self.random_share, random_BL, vocab)
-        mask = None if bool(batch.valid_BL.all()) else batch.valid_BL[:, None, None, :]
+        mask = encoder_mask(batch, drawn.drop_condition_B)
         _, logits_BLV = network(torch.where(corrupted_BL, replacement_BL, ids_BL), mask)
         assert logits_BLV is not None
         ce_BL = F.cross_entropy(logits_BLV.float().flatten(0, 1), ids_BL.flatten(), reduction="none").view_as(ids_BL)
@@ -86,9 +99,12 @@ class TokenDenoising(Process):
             levels_K2=torch.zeros(LEVELS, 2, dtype=torch.float64, device=total.device),
         )
 
+    def check_sampling(self, config: SampleConfig, *, conditional: bool) -> None:
+        raise ValueError(_NO_TEXT)
+
     def sample(
         self, network: nn.Module, draws: Draws, *, length: int, channels: int, config: SampleConfig,
-        eos_id: int | None = None, pad_id: int = 0, record: int = 0,
+        condition: Condition | None = None, eos_id: int | None = None, pad_id: int = 0, record: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Samples:
-        raise ValueError("token_denoising trains an encoder and cannot generate text; sample from an elf or autoregressive artefact")
+        raise ValueError(_NO_TEXT)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """What a sampler made for B rows of L tokens."""
+    """What a sampler made for B rows of L tokens; of target_length tokens with a condition, which is dropped."""
 
     ids_BL: Tensor  # int64
     nfe: int  # network forward evaluations per row, the decoding pass included

@@ -4,6 +4,7 @@ The parts depend on the files and the settings alone, never on the number of wor
 the one in which its first byte lies.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -17,17 +18,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from elf_platform.data import builtin, hub_dataset
+from elf_platform.data.columns import find_tabs, find_type, find_value, is_text
 from elf_platform.data.files import Compression, FoundFile, find_files, open_file, open_stream
 
 if TYPE_CHECKING:
     from elf_platform.config import DataConfig
 
-Format = Literal["txt", "jsonl", "parquet", "arrow", "builtin", "hub"]
+Format = Literal["txt", "tsv", "jsonl", "parquet", "arrow", "builtin", "hub"]
 
 _MEGABYTE = 1_000_000
 _PROBE_BYTES = 1 << 20  # read from a .jsonl file to see whether it has the text column
 _PARTS = 32  # cut a corpus into about this many parts at least ...
 _SMALLEST_PART = 4 * 1024 * 1024  # ... unless they became smaller than this, where starting a task costs more than it does
+_NO_PAIRS = (
+    "data.source_column asks for pairs of source and target, but data.paths names no files, and the built-in corpus holds none; give the "
+    "files, such as the sentence pairs of Tatoeba (a .txt of English, German and attribution in each line, from manythings.org/anki: "
+    "data.source_column 2, data.text_column 1) or the abstracts and summaries of SciTLDR (.jsonl, from github.com/allenai/scitldr)"
+)
 _INSPECTORS = 8  # files looked into at once: nearly all waiting where they are remote
 
 
@@ -41,8 +48,14 @@ class CorpusPart:
     """Absolute path or filesystem URI; builtin:PACKAGE; hub:NAME:SPLIT."""
     format: Format
     text_column: str = "text"
+    source_column: str = ""
+    """Pairs: column of the source; the text column then holds the target."""
+    places: tuple[int, ...] = ()
+    """tsv: the columns' fields in a line, from 0."""
+    header: bool = False
+    """tsv: the first line of the file holds names."""
     start: int | None = None
-    """First byte (txt, jsonl), row group (parquet), record batch (arrow) or row (hub); None for the whole."""
+    """First byte (txt, tsv, jsonl), row group (parquet), record batch (arrow) or row (hub); None for the whole."""
     stop: int | None = None
     """End of the range, exclusive; a document that begins before it is read to its end."""
     size: int = 0
@@ -52,6 +65,11 @@ class CorpusPart:
     """builtin: version of the package whose documentation this is."""
     rest: tuple["CorpusPart", ...] = ()
     """Further small files of this part, read after this one."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read: the text, or source and target."""
+        return (self.source_column, self.text_column) if self.source_column else (self.text_column,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +90,9 @@ def resolve(config: "DataConfig") -> Corpus:
     if config.shard_mb <= 0:
         raise ValueError(f"data.shard_mb is {config.shard_mb}, but must be above 0; 64 is the default")
     share = max(1, int(config.shard_mb * _MEGABYTE))
+    pairs = bool(config.source_column)
+    if not config.paths and pairs:
+        raise ValueError(_NO_PAIRS)
     if not config.paths:
         return _builtin()
     pieces: list[CorpusPart] = []
@@ -79,17 +100,17 @@ def resolve(config: "DataConfig") -> Corpus:
     found: dict[str, FoundFile] = {}
     for path in config.paths:
         if path.startswith(hub_dataset.PREFIX):
-            data_set = hub_dataset.describe(path, config.text_column)
+            data_set = hub_dataset.describe(path, config.columns)
             identity.append([data_set.uri, data_set.fingerprint])
             ranges = _ranges(data_set.rows, data_set.size, share)
-            pieces += [_piece(data_set.uri, "hub", config.text_column, data_set.size // len(ranges), *span) for span in ranges]
+            pieces += [_piece(data_set.uri, "hub", config, data_set.size // len(ranges), *span) for span in ranges]
         else:
-            found |= {file.uri: file for file in find_files(path)}
+            found |= {file.uri: file for file in find_files(path, pairs=pairs)}
     files = [found[uri] for uri in sorted(found) if found[uri].size > 0]
     # A corpus of a few shards would leave most CPUs idle. The cut depends on the corpus alone, never on the workers.
     share = min(share, max(_SMALLEST_PART, sum(file.size for file in files) // _PARTS))
     with ThreadPoolExecutor(_INSPECTORS) as pool:
-        for inspected in pool.map(lambda file: _inspect(file, config.text_column, share, config.strict), files):
+        for inspected in pool.map(lambda file: _inspect(file, config, share), files):
             pieces += inspected
     if not pieces:
         raise ValueError(
@@ -100,7 +121,7 @@ def resolve(config: "DataConfig") -> Corpus:
     identity += [[file.uri[len(root) :], file.size, file.modified_ns, file.format, file.compression] for file in files]
     parts = tuple(replace(part, index=i) for i, part in enumerate(_grouped(pieces, share)))
     name = config.paths[0].removeprefix(hub_dataset.PREFIX) if not files else os.path.basename((root or files[0].uri).rstrip("/"))
-    return Corpus(name=name or "corpus", parts=parts, fingerprint=_digest([identity, config.text_column, share]))
+    return Corpus(name=name or "corpus", parts=parts, fingerprint=_digest([identity, *reversed(config.columns), share]))
 
 
 def _builtin() -> Corpus:
@@ -114,8 +135,9 @@ def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).hexdigest()
 
 
-def _piece(uri: str, format: Format, column: str, size: int, start: int | None = None, stop: int | None = None) -> CorpusPart:
-    return CorpusPart(index=0, uri=uri, format=format, text_column=column, start=start, stop=stop, size=size)
+def _piece(uri: str, format: Format, config: "DataConfig", size: int, start: int | None = None, stop: int | None = None) -> CorpusPart:
+    columns = {"text_column": config.text_column, "source_column": config.source_column}
+    return CorpusPart(index=0, uri=uri, format=format, **columns, start=start, stop=stop, size=size)
 
 
 def _ranges(count: int, size: int, share: int) -> list[tuple[int, int]]:
@@ -125,24 +147,26 @@ def _ranges(count: int, size: int, share: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-def _inspect(file: FoundFile, column: str, share: int, strict: bool) -> list[CorpusPart]:
+def _inspect(file: FoundFile, config: "DataConfig", share: int) -> list[CorpusPart]:
     """The pieces of one file. A corrupt one is left whole to the reader, which counts it, unless strict."""
-    whole = replace(_piece(file.uri, file.format, column, file.size), compression=file.compression)
+    whole = replace(_piece(file.uri, file.format, config, file.size), compression=file.compression)
     try:
-        if file.format in ("txt", "jsonl"):
+        if file.format in ("txt", "tsv", "jsonl"):
             if file.format == "jsonl":
-                _probe_jsonl(file, column)
+                _probe_jsonl(file, whole)
+            elif file.format == "tsv":
+                whole = _probe_tsv(file, whole)
             if file.compression or file.size <= 1.5 * share:
                 return [whole]
             spans = _ranges(file.size, file.size, share)
         elif file.format == "parquet":
-            spans = _row_groups(file, column, share)
+            spans = _row_groups(file, whole, share)
         else:
-            spans = _record_batches(file, column, share)
+            spans = _record_batches(file, whole, share)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
-        if strict:
+        if config.strict:
             raise ValueError(
                 f"{file.uri} cannot be read as {file.format} ({error}); fetch or write the file again, remove it, or set data.strict "
                 "to false to skip such files"
@@ -153,31 +177,32 @@ def _inspect(file: FoundFile, column: str, share: int, strict: bool) -> list[Cor
     return [replace(whole, start=start, stop=stop, size=file.size // len(spans)) for start, stop in spans]
 
 
-def _row_groups(file: FoundFile, column: str, share: int) -> list[tuple[int, int]]:
+def _row_groups(file: FoundFile, part: CorpusPart, share: int) -> list[tuple[int, int]]:
     """Ranges of row groups with about ``share`` bytes of text each, as the file's metadata says."""
     with open_file(file.uri) as source:
         parquet = pq.ParquetFile(source)
-        _check_column(parquet.schema_arrow, column, file.uri)
+        _check_columns(parquet.schema_arrow, part)
         metadata = parquet.metadata
-    place = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column)
+    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    places = [i for i, path in enumerate(paths) if any(path == name or path.startswith(f"{name}.") for name in part.columns)]
     spans: list[tuple[int, int]] = []
     begin, held = 0, 0
     for group in range(metadata.num_row_groups):
-        held += metadata.row_group(group).column(place).total_uncompressed_size
+        held += sum(metadata.row_group(group).column(place).total_uncompressed_size for place in places)
         if held >= share or group == metadata.num_row_groups - 1:
             spans.append((begin, group + 1))
             begin, held = group + 1, 0
     return spans if metadata.num_rows else []
 
 
-def _record_batches(file: FoundFile, column: str, share: int) -> list[tuple[int, int]]:
+def _record_batches(file: FoundFile, part: CorpusPart, share: int) -> list[tuple[int, int]]:
     """Ranges of record batches; a stream can only be read from its beginning and stays whole."""
     with open_file(file.uri) as source:
         if is_ipc_file(source):
             reader = pa.ipc.open_file(source)
-            _check_column(reader.schema, column, file.uri)
+            _check_columns(reader.schema, part)
             return _ranges(reader.num_record_batches, file.size, share) if reader.num_record_batches else []
-        _check_column(pa.ipc.open_stream(source).schema, column, file.uri)
+        _check_columns(pa.ipc.open_stream(source).schema, part)
         return [(0, 0)]
 
 
@@ -189,38 +214,64 @@ def is_ipc_file(source: pa.NativeFile) -> bool:
     return bool(magic == b"ARROW1")
 
 
-def _check_column(schema: pa.Schema, column: str, uri: str) -> None:
-    if column not in schema.names:
-        names = ", ".join(schema.names)
-        raise ValueError(f"{uri} has no column {column!r}; its columns are {names}: set data.text_column to one of them")
-    kind = schema.field(column).type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        text = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
-        raise ValueError(
-            f"the column {column!r} of {uri} holds {kind}, not text; columns that hold text: {', '.join(text) or 'none'}: "
-            "set data.text_column to one of them"
-        )
+def _settings_of(part: CorpusPart) -> list[tuple[str, str]]:
+    """The columns of a part with the settings that name them."""
+    named = [("data.source_column", part.source_column)] if part.source_column else []
+    return [*named, ("data.text_column", part.text_column)]
 
 
-def _probe_jsonl(file: FoundFile, column: str) -> None:
-    """Refuse a file in whose first records the column is never there, or never text; broken lines are the reader's business."""
+def _check_columns(schema: pa.Schema, part: CorpusPart) -> None:
+    pairs = bool(part.source_column)
+    for setting, column in _settings_of(part):
+        try:
+            kind = find_type(schema, column)
+        except KeyError:
+            names = ", ".join(schema.names)
+            raise ValueError(f"{part.uri} has no column {column!r}; its columns are {names}: set {setting} to one of them") from None
+        if not is_text(kind, lists=pairs):
+            text = [field.name for field in schema if is_text(field.type, lists=pairs)]
+            raise ValueError(
+                f"the column {column!r} of {part.uri} holds {kind}, not text; columns that hold text: {', '.join(text) or 'none'}: "
+                f"set {setting} to one of them"
+            )
+
+
+def _probe_jsonl(file: FoundFile, part: CorpusPart) -> None:
+    """Refuse a file in whose first records a column is never there, or never text; broken lines are the reader's business."""
     with open_stream(file.uri, file.compression) as source:
         head = source.read(_PROBE_BYTES)
     records = list(_records(head.split(b"\n")[: 100 if b"\n" in head else 0] or [head]))
     if not records:
         return
-    if not any(column in record for record in records):
-        keys = ", ".join(records[0]) or "none"
-        raise ValueError(f"{file.uri} has no key {column!r}; the keys of its first record are {keys}: set data.text_column to one of them")
-    if not any(isinstance(record.get(column), str | None) for record in records):
-        kind = type(next(record[column] for record in records if column in record)).__name__
-        text = ", ".join(key for key, value in records[0].items() if isinstance(value, str))
-        raise ValueError(
-            f"the key {column!r} of {file.uri} holds a {kind}, not text; keys that hold text: {text or 'none'}: "
-            "set data.text_column to one of them"
-        )
+    kinds = str | list | None if part.source_column else str | None
+    for setting, column in _settings_of(part):
+        found = [value for record in records for value in _values(record, column)]
+        if not found:
+            keys = ", ".join(records[0]) or "none"
+            raise ValueError(f"{file.uri} has no key {column!r}; the keys of its first record are {keys}: set {setting} to one of them")
+        if not any(isinstance(value, kinds) for value in found):
+            text = ", ".join(key for key, value in records[0].items() if isinstance(value, str))
+            raise ValueError(
+                f"the key {column!r} of {file.uri} holds a {type(found[0]).__name__}, not text; keys that hold text: {text or 'none'}: "
+                f"set {setting} to one of them"
+            )
+
+
+def _values(record: dict[str, object], column: str) -> Iterator[object]:
+    """The column's value, when the record has one."""
+    with contextlib.suppress(KeyError):
+        yield find_value(record, column)
+
+
+def _probe_tsv(file: FoundFile, part: CorpusPart) -> CorpusPart:
+    """The part with the places of its columns; refuses a file whose first line does not have them."""
+    with open_stream(file.uri, file.compression) as source:
+        head = source.read(_PROBE_BYTES)
+    try:
+        tabs = find_tabs(head.partition(b"\n")[0].decode("utf-8-sig", "replace"), part.columns)
+    except ValueError as error:
+        raise ValueError(f"{file.uri} {error} (data.source_column, data.text_column)") from error
+    return replace(part, places=tabs.places, header=tabs.header)
 
 
 def _records(lines: Sequence[bytes]) -> Iterator[dict[str, object]]:

@@ -11,7 +11,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-FileFormat = Literal["txt", "jsonl", "parquet", "arrow"]
+FileFormat = Literal["txt", "tsv", "jsonl", "parquet", "arrow"]
 Compression = Literal["", "gzip", "zstd"]
 
 _FORMATS: dict[str, FileFormat] = {".txt": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".arrow": "arrow"}
@@ -20,6 +20,8 @@ _MAGIC = re.compile(r"[*?\[]")
 _REMOTE_MAGIC = re.compile(r"[*\[]")  # in a URI the question mark starts the query
 _RETRY_SECONDS = 30  # Google's client keeps asking an unreachable server for a quarter of an hour by default
 KNOWN_TYPES = ".txt, .jsonl and .ndjson (each also .gz or .zst), .parquet, .arrow"
+_PAIR_FORMATS: dict[str, FileFormat] = _FORMATS | {".tsv": "tsv", ".txt": "tsv"}  # without columns there are no pairs
+PAIR_TYPES = ".tsv, .txt (tab-separated), .jsonl and .ndjson (each also .gz or .zst), .parquet, .arrow"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,20 +38,21 @@ class FoundFile:
     """Time of the last change; 0 where the filesystem does not say."""
 
 
-def file_type(name: str) -> tuple[FileFormat, Compression] | None:
-    """Format and compression by the name's ending, None for anything unknown."""
+def file_type(name: str, *, pairs: bool = False) -> tuple[FileFormat, Compression] | None:
+    """Format and compression by the name's ending, None for anything unknown. ``pairs``: of a file with columns."""
     stem, suffix = os.path.splitext(name.lower())
     compression = _COMPRESSIONS.get(suffix, "")
     if compression:
         suffix = os.path.splitext(stem)[1]
-    kind = _FORMATS.get(suffix)
-    if kind is None or (compression and kind not in ("txt", "jsonl")):
+    kind = (_PAIR_FORMATS if pairs else _FORMATS).get(suffix)
+    if kind is None or (compression and kind not in ("txt", "tsv", "jsonl")):
         return None
     return kind, compression
 
 
-def find_files(pattern: str) -> list[FoundFile]:
-    """The text files that a path, a folder, a glob or a URI stands for; hidden files are left out unless named.
+def find_files(pattern: str, *, pairs: bool = False) -> list[FoundFile]:
+    """The text files that a path, a folder, a glob or a URI stands for; hidden files are left out unless named. ``pairs``: files with
+    columns.
 
     Raises FileNotFoundError when there is nothing, ValueError when nothing there is of a known type or the URI cannot be opened.
     """
@@ -59,12 +62,12 @@ def find_files(pattern: str) -> list[FoundFile]:
     if not found:
         hint = "the address" if "://" in pattern else f"the path (relative ones start in {os.getcwd()})"
         raise FileNotFoundError(f"data.paths has {pattern!r}, but nothing matches it; check {hint}")
-    known = [file for uri, info in found for file in _typed(uri, info)]
+    known = [file for uri, info in found for file in _typed(uri, info, pairs)]
     if not known:
         names = ", ".join(sorted(os.path.basename(_bare(uri)) for uri, _ in found)[:3])
         raise ValueError(
             f"data.paths has {pattern!r}, but no file there is of a known type (found {names}); "
-            f"the known types are {KNOWN_TYPES}: rename or convert the files"
+            f"the known types are {PAIR_TYPES if pairs else KNOWN_TYPES}: rename or convert the files"
         )
     return known
 
@@ -109,8 +112,8 @@ def _character_class(match: re.Match[str]) -> str:
     return f"[{'^' if match.group(1) else ''}{match.group(2).replace(chr(92), '')}]"
 
 
-def _typed(uri: str, info: tuple[int, int]) -> Iterator[FoundFile]:
-    kind = file_type(_bare(uri))
+def _typed(uri: str, info: tuple[int, int], pairs: bool) -> Iterator[FoundFile]:
+    kind = file_type(_bare(uri), pairs=pairs)
     if kind is not None:
         yield FoundFile(uri=uri, format=kind[0], compression=kind[1], size=info[0], modified_ns=info[1])
 

@@ -1,11 +1,12 @@
 """Data sets of the Hugging Face hub, through the optional `datasets` library."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from elf.data.hub import hub_offline, hub_reachable
+from elf_platform.data.columns import find_column, top_level
 
 PREFIX = "hub:"
 _ADVICE = "download the data set as .parquet, .jsonl or .txt files where the hub can be reached, and pass them as data.paths"
@@ -23,26 +24,30 @@ class HubDataSet:
     """Changes with the data set's revision on the hub."""
 
 
-def describe(uri: str, column: str) -> HubDataSet:
+def describe(uri: str, columns: Sequence[str]) -> HubDataSet:
     """Fetch (or find in the cache) what hub:NAME, hub:NAME:SPLIT or hub:NAME:CONFIGURATION:SPLIT stands for.
 
     Raises ValueError, within seconds, when the library is missing, the hub cannot be reached, or there is no such column.
     """
     data = _load(uri)
-    if column not in data.column_names:
-        names = ", ".join(data.column_names)
-        raise ValueError(f"{uri} has no column {column!r}; its columns are {names}: set data.text_column to one of them")
+    for column in columns:
+        if column not in data.column_names and column.split(".")[0] not in data.column_names:
+            setting = "data.text_column" if column == columns[-1] else "data.source_column"
+            names = ", ".join(data.column_names)
+            raise ValueError(f"{uri} has no column {column!r}; its columns are {names}: set {setting} to one of them")
     checksums = sorted((data.info.download_checksums or {}).items())
     identity = repr([checksums, data.num_rows]) if checksums else f"{data._fingerprint} {data.num_rows}"
     return HubDataSet(uri=uri, rows=data.num_rows, size=data.data.nbytes, fingerprint=identity)
 
 
-def read_rows(uri: str, column: str, start: int | None, stop: int | None) -> Iterator[str | None]:
-    """The column's values of a range of rows."""
-    data = _load(uri).select_columns([column]).with_format("arrow")
+def read_rows(uri: str, columns: Sequence[str], start: int | None, stop: int | None) -> Iterator[tuple[Any, ...]]:
+    """The columns' values of a range of rows."""
+    data = _load(uri)
+    data = data.select_columns(top_level(data.features.arrow_schema, columns)).with_format("arrow")
     last = data.num_rows if stop is None else stop
     for begin in range(start or 0, last, 1000):
-        yield from data[begin : min(begin + 1000, last)].column(column).to_pylist()
+        table = data[begin : min(begin + 1000, last)]
+        yield from zip(*(find_column(table, column).to_pylist() for column in columns), strict=True)
 
 
 def _load(uri: str) -> Any:

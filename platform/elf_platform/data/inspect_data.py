@@ -1,6 +1,7 @@
 """What a prepared folder holds, for people: a full check of every hash, and a summary with sample rows."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from elf.data.tokenizer import load_tokenizer
 from elf_platform.data.manifest import Manifest
+from elf_platform.data.pairs import held_out_pairs
 from elf_platform.data.pipeline import TOKENIZER
 from elf_platform.data.reader import RowReader
 from elf_platform.data.shards import SPLITS, hash_problem
@@ -33,6 +35,23 @@ def verify(folder: Path) -> list[str]:
     return problems
 
 
+def show(*, inspected: Path | None = None, verified: Path | None = None, held_out: Path | None = None) -> int:
+    """Print what was asked for, of one folder; the exit status: 1 for a folder that is not what was prepared.
+
+    held_out: the validation pairs, a line of JSON each, with "source" and "text" (the target, as files to score have it)."""
+    if inspected is not None:
+        print(inspect(inspected))
+        return 0
+    if held_out is not None:
+        for source, target in held_out_pairs(held_out):
+            print(json.dumps({"source": source, "text": target}, ensure_ascii=False))
+        return 0
+    assert verified is not None
+    problems = verify(verified)
+    print("\n".join(problems) or f"{verified}: every hash is as it was prepared")
+    return 1 if problems else 0
+
+
 def inspect(folder: Path, *, samples: int = 3) -> str:
     """Counts, the lengths of the rows as bars, and the beginning of ``samples`` rows of each split, as plain text."""
     manifest = Manifest.load(folder)
@@ -43,6 +62,7 @@ def inspect(folder: Path, *, samples: int = 3) -> str:
         f"{read.empty:,} empty, {read.skipped_files:,} unreadable files and {read.skipped_lines:,} unreadable lines",
         f"rows of {data.length} tokens, packing {data.packing}, vocabulary {manifest.vocab_size:,}, by {manifest.code_version}",
         *manifest.notes,
+        *manifest.cut_lines(),
         _table(manifest),
         *(_rows_of(RowReader(folder, split), samples) for split in SPLITS),
     ]
@@ -75,7 +95,13 @@ def _rows_of(reader: RowReader, samples: int) -> str:
         bar = "█" * int(np.ceil(_WIDTH * count / counts.max()))
         lines.append(f"  {low:6.0f} to {high:6.0f} {bar} {count / counts.sum():.1%}")
     batch = reader.read(np.unique(np.linspace(0, len(reader) - 1, samples + 2)[1:-1].astype(np.int64)))
-    for ids, length, segment in zip(batch.ids_BL, batch.length_B.tolist(), batch.segment_BL, strict=True):
+    for ids, length, source, segment in zip(
+        batch.ids_BL, batch.length_B.tolist(), batch.cond_length_B.tolist(), batch.segment_BL, strict=True
+    ):
+        if source:
+            sides = [" ".join(reader.tokenizer.decode(side).split()) for side in (ids[:source].tolist(), ids[source:length].tolist())]
+            lines.append(f"  {source} tokens of source, {length - source} of target: " + " -> ".join(side[:200] for side in sides))
+            continue
         documents = [ids[segment == number].tolist() for number in range(1, int(segment.max()) + 1)]
         shown = " | ".join(" ".join(reader.tokenizer.decode(document).split()) for document in documents)
         lines.append(f"  {length} tokens of {len(documents)} documents: {shown[:400]}{' ...' if len(shown) > 400 else ''}")

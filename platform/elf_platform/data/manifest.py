@@ -23,6 +23,11 @@ TRAINED = ("bpe", "unigram")
 """Tokenizer sources that mean: train one."""
 
 
+PAIR_SETTINGS = ("source_column", "source_length", "split_by")
+PAIR_READ = ("empty_sources", "empty_targets")
+PAIR_COUNTS = ("sources_cut", "targets_cut", "source_tokens_cut", "target_tokens_cut")
+
+
 def identity(data: DataConfig) -> dict[str, Any]:
     """The settings that decide the bytes of the shards, as a plain dictionary.
 
@@ -31,6 +36,9 @@ def identity(data: DataConfig) -> dict[str, Any]:
     """
     plain: dict[str, Any] = to_dict(data)
     del plain["paths"], plain["strict"]
+    if not data.source_column:  # as it was before there were pairs
+        for name in PAIR_SETTINGS:
+            del plain[name]
     if data.tokenizer.source not in TRAINED:
         plain["tokenizer"] = {}
     return plain
@@ -52,6 +60,10 @@ class CorpusCounts:
     """Lines or documents in readable files that could not be read."""
     bytes: int = 0
     """UTF-8 bytes of normalised text, duplicates included."""
+    empty_sources: int = 0
+    """Pairs among ``empty`` whose source was empty."""
+    empty_targets: int = 0
+    """Pairs among ``empty`` whose target was empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +82,13 @@ class SplitCounts:
     dropped: int = 0
     """Tokens in no row; every packing mode keeps all of them, and this states it."""
     truncated: int = 0
-    """Tokens cut off the end of a document; likewise."""
+    """Tokens cut off the end of a document: of sources and targets of pairs; every packing of plain text keeps all."""
+    sources_cut: int = 0
+    """Pairs: sources that lost their end, being longer than data.source_length."""
+    targets_cut: int = 0
+    """Pairs: targets that lost their end."""
+    source_tokens_cut: int = 0
+    target_tokens_cut: int = 0
 
     @property
     def closes(self) -> bool:
@@ -107,12 +125,28 @@ class Manifest:
     def shards_of(self, split: Split) -> tuple[ShardRecord, ...]:
         return tuple(record for record in self.shards if record.split == split)
 
+    def cut_lines(self) -> list[str]:
+        """For people: what was cut off the pairs of each split, and how many were left out; nothing for plain text."""
+        data, read = self.data, self.read
+        if not data.source_column:
+            return []
+        lines = [
+            f"{split}: {of.sources_cut:,} sources cut to {data.source_length} tokens ({of.source_tokens_cut:,} tokens lost), "
+            f"{of.targets_cut:,} targets cut to {data.length - data.source_length - 1} ({of.target_tokens_cut:,} lost)"
+            for split, of in (("train", self.train), ("valid", self.valid))
+        ]
+        return [*lines, f"left out: {read.empty_sources:,} pairs with an empty source, {read.empty_targets:,} with an empty target"]
+
     def computed_hash(self) -> str:
         return hashlib.sha256(json.dumps(self._hashed(), sort_keys=True).encode()).hexdigest()
 
     def _hashed(self) -> dict[str, Any]:
         plain: dict[str, Any] = to_dict(self) | {"data": identity(self.data)}
         del plain["code_version"], plain["content_hash"]
+        if not self.data.source_column:  # as it was before there were pairs
+            for counts, names in (("read", PAIR_READ), ("train", PAIR_COUNTS), ("valid", PAIR_COUNTS)):
+                for name in names:
+                    del plain[counts][name]
         return plain
 
     def save(self, folder: Path) -> "Manifest":

@@ -24,6 +24,7 @@ from elf_platform.data import manifest as manifests
 from elf_platform.data.corpora import Corpus
 from elf_platform.data.disk import check_disk, shard_bytes, text_bytes
 from elf_platform.data.manifest import CorpusCounts, Manifest, SplitCounts, identity
+from elf_platform.data.pairs import SEPARATOR
 from elf_platform.data.progress import ProgressLine
 from elf_platform.data.sample import sample_text
 from elf_platform.data.shards import ShardRecord, Split, hash_problem, size_problem
@@ -68,7 +69,8 @@ class Preparation:
         reads = self._timed("read", self._read)
         stored = [StoredPart(self.work, part.index) for part in self.corpus.parts]
         indices = [part.load_index() for part in stored]
-        plan = self._timed("split", lambda: self._split(indices))
+        sides = [part.load_sides() for part in stored] if self.config.source_column else None
+        plan = self._timed("split", lambda: self._split(indices, sides))
         tokenizer = self._timed("tokenizer", lambda: self._tokenizer(stored, indices, plan))
         packs = self._timed("pack", lambda: self._pack(indices, plan, tokenizer))
         manifest = self._manifest(reads, plan, packs, tokenizer).save(self.folder)
@@ -83,7 +85,10 @@ class Preparation:
 
     def _read(self) -> list[Statement]:
         jobs = [
-            ReadJob(part=part, work=self.work, strict=self.config.strict, key=_key(dataclasses.asdict(part), self.config.strict))
+            ReadJob(
+                part=part, work=self.work, strict=self.config.strict, split_by=self.config.split_by,
+                key=_key(dataclasses.asdict(part), self.config.strict, self.config.split_by),
+            )
             for part in self.corpus.parts
         ]
         statements = self._do("reading", jobs, read_part, [text_bytes(part) / 1e6 for part in self.corpus.parts])
@@ -100,8 +105,8 @@ class Preparation:
             )
         return statements
 
-    def _split(self, indices: list[NDArray[np.void]]) -> SplitPlan:
-        plan = plan_split(indices, self.config.valid_fraction)
+    def _split(self, indices: list[NDArray[np.void]], sides: list[NDArray[np.uint64]] | None) -> SplitPlan:
+        plan = plan_split(indices, self.config.valid_fraction, sides)
         for note in plan.notes:
             self.say(note)
         kept_D = np.concatenate([index["bytes"][fate != LEFT_OUT] for index, fate in zip(indices, plan.fates, strict=True)])
@@ -123,14 +128,14 @@ class Preparation:
             held = sum(int(index["bytes"][fate == TRAIN].sum()) for index, fate in zip(indices, plan.fates, strict=True)) / 1e6
             with ProgressLine(f"training a {kind} tokenizer", min(held, settings.sample_mb), on=self.progress) as line:
                 texts = sample_text(stored, indices, plan.fates, int(settings.sample_mb * 1e6))
-                tokenizer = train_tokenizer(_counting(texts, line), kind, settings.vocab_size)
+                tokenizer = train_tokenizer(_sides(_counting(texts, line)), kind, settings.vocab_size)
         with committing(path) as temporary:
             tokenizer.save(temporary)
         return tokenizer
 
     def _pack(self, indices: list[NDArray[np.void]], plan: SplitPlan, tokenizer: Tokenizer) -> list[Statement]:
         jobs = []
-        settings = (manifests.FORMAT, tokenizer.fingerprint, self.config.length, self.config.packing)
+        settings = (manifests.FORMAT, tokenizer.fingerprint, self.config.length, self.config.packing, self.config.source_length)
         for part, index, fate in zip(self.corpus.parts, indices, plan.fates, strict=True):
             job = PackJob(
                 index=part.index,
@@ -139,6 +144,7 @@ class Preparation:
                 length=self.config.length,
                 mode=self.config.packing,
                 tokenizer=tokenizer.fingerprint,
+                source_length=self.config.source_length,
                 key=_key(settings, _digest(index), _digest(fate)),
             )
             with committing(job.fates) as temporary, temporary.open("wb") as file:
@@ -177,7 +183,8 @@ class Preparation:
             return None
         if isinstance(job, ReadJob):
             stored = StoredPart(job.work, job.part.index)
-            return statement if stored.text_path.is_file() and stored.index_path.is_file() else None
+            paths = (stored.text_path, stored.index_path, *([stored.sides_path] if job.part.source_column else []))
+            return statement if all(path.is_file() for path in paths) else None
         records = [ShardRecord(**record) for record in statement["shards"]]
         problem = hash_problem if self.distrust else size_problem
         return None if any(problem(job.folder, record) for record in records) else statement
@@ -229,8 +236,14 @@ def _counting(texts: Iterator[str], line: ProgressLine) -> Iterator[str]:
         yield text
 
 
+def _sides(texts: Iterator[str]) -> Iterator[str]:
+    """Sources and targets of pairs as texts of their own."""
+    for text in texts:
+        yield from text.split(SEPARATOR)
+
+
 def _read_counts(statements: list[Statement]) -> CorpusCounts:
-    names = ("documents", "empty", "skipped_files", "skipped_lines", "bytes")
+    names = ("documents", "empty", "skipped_files", "skipped_lines", "bytes", "empty_sources", "empty_targets")
     return CorpusCounts(**{name: sum(statement[name] for statement in statements) for name in names})
 
 

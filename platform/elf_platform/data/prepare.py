@@ -96,6 +96,7 @@ def summary(data: PreparedData) -> str:
         f"{split}: {of.documents:,} documents, {of.tokens:,} tokens, {of.rows:,} rows of {manifest.data.length}"
         for split, of in (("train", manifest.train), ("valid", manifest.valid))
     ]
+    lines += manifest.cut_lines()
     if data.seconds:
         lines.append("seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in data.seconds.items()))
     lines.append(f"{'found' if data.reused else 'prepared'} {data.folder} (content hash {manifest.content_hash[:12]})")

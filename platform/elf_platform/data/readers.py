@@ -2,13 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from elf_platform.data import builtin, hub_dataset
+from elf_platform.data.columns import find_column, find_value, top_level
 from elf_platform.data.corpora import CorpusPart, is_ipc_file
 from elf_platform.data.files import open_file, open_stream
 from elf_platform.data.text_ranges import UnreadableFile, cut, line_number, lines, paragraphs
@@ -16,7 +18,11 @@ from elf_platform.data.text_ranges import UnreadableFile, cut, line_number, line
 MAX_DOCUMENT_BYTES = 8 << 20
 """Longer documents are yielded in consecutive pieces of at most this many bytes of UTF-8."""
 
+Row = tuple[Any, ...]
+T = TypeVar("T")
+
 _BATCH_ROWS = 1000
+_BOM_BYTES = 3  # a byte order mark is taken off the first line, which then begins behind it
 _MESSAGES = 5
 _CORRUPTION = re.compile(r"inflate|zlib|zstd|decompress|truncated|corrupt|thrift|snappy|unexpected end|parquet|magic|ipc", re.I)
 
@@ -50,9 +56,18 @@ def read_documents(part: CorpusPart, *, strict: bool, counts: ReadCounts, max_by
     Raises ValueError, naming file and line, when strict and something cannot be read; FileNotFoundError and OSError when a file is
     gone or the network fails, strict or not, because skipping then would silently change the corpus.
     """
+    yield from _each_file(part, lambda piece: _documents(piece, strict, counts, max_bytes), strict, counts)
+
+
+def read_rows(part: CorpusPart, *, strict: bool, counts: ReadCounts) -> Iterator[Row]:
+    """The values of ``part.columns``, row by row in file order, as they stand in the file; raises what ``read_documents`` does."""
+    yield from _each_file(part, lambda piece: _rows(piece, strict, counts), strict, counts)
+
+
+def _each_file(part: CorpusPart, read: Callable[[CorpusPart], Iterator[T]], strict: bool, counts: ReadCounts) -> Iterator[T]:
     for piece in (part, *part.rest):
         try:
-            yield from _read(piece, strict, counts, max_bytes)
+            yield from read(piece)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"{piece.uri} was there when the corpus was listed, but cannot be found by the process that reads it; put the files "
@@ -70,22 +85,28 @@ def read_documents(part: CorpusPart, *, strict: bool, counts: ReadCounts, max_by
             counts.note(why)
 
 
-def _read(part: CorpusPart, strict: bool, counts: ReadCounts, limit: int) -> Iterator[str]:
+def _documents(part: CorpusPart, strict: bool, counts: ReadCounts, limit: int) -> Iterator[str]:
     if part.format == "txt":
         yield from _read_txt(part, strict, counts, limit)
-        return
-    if part.format == "jsonl":
-        values = _jsonl_values(part, strict, counts)
-    elif part.format == "parquet":
-        values = _parquet_values(part)
-    elif part.format == "arrow":
-        values = _arrow_values(part)
-    elif part.format == "hub":
-        values = hub_dataset.read_rows(part.uri, part.text_column, part.start, part.stop)
+    elif part.format == "builtin":
+        for text in _builtin_values(part):
+            yield from _pieces_of(text, counts, limit)
     else:
-        values = _builtin_values(part)
-    for value in values:
-        yield from _pieces_of(value or "", counts, limit)
+        for (text,) in _rows(part, strict, counts):
+            yield from _pieces_of(text or "", counts, limit)
+
+
+def _rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[Row]:
+    if part.format == "jsonl":
+        return _jsonl_rows(part, strict, counts)
+    if part.format == "tsv":
+        return _tsv_rows(part, strict, counts)
+    if part.format == "parquet":
+        return _parquet_rows(part)
+    if part.format == "arrow":
+        return _arrow_rows(part)
+    assert part.format == "hub", f"{part.format} has no columns"
+    return hub_dataset.read_rows(part.uri, part.columns, part.start, part.stop)
 
 
 def _pieces_of(text: str, counts: ReadCounts, limit: int) -> Iterator[str]:
@@ -130,7 +151,8 @@ def _skip(part: CorpusPart, offset: int, why: str, strict: bool, counts: ReadCou
         counts.note(f"{part.uri}:{line_number(part.uri, part.compression, offset)} {why}")
 
 
-def _jsonl_values(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[str | None]:
+def _jsonl_rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[Row]:
+    kinds = str | list | None if part.source_column else str | None
     with open_stream(part.uri, part.compression) as source:
         for offset, line in lines(source, part.start or 0, part.stop):
             if not line.strip():
@@ -145,41 +167,69 @@ def _jsonl_values(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterato
                 continue
             if not isinstance(record, dict):
                 _skip(part, offset, f"is a JSON {type(record).__name__}, but should be an object", strict, counts)
-            elif part.text_column not in record:
-                keys = ", ".join(list(record)[:8]) or "none"
-                _skip(part, offset, f"has no key {part.text_column!r}; its keys are {keys}", strict, counts)
-            elif not isinstance(record[part.text_column], str | None):
-                kind = type(record[part.text_column]).__name__
-                _skip(part, offset, f"holds a {kind} under {part.text_column!r}, but should hold a string", strict, counts)
+                continue
+            row = []
+            for column in part.columns:
+                try:
+                    row.append(find_value(record, column))
+                except KeyError:
+                    keys = ", ".join(list(record)[:8]) or "none"
+                    _skip(part, offset, f"has no key {column!r}; its keys are {keys}", strict, counts)
+                    break
+                if not isinstance(row[-1], kinds):
+                    kind = type(row[-1]).__name__
+                    _skip(part, offset, f"holds a {kind} under {column!r}, but should hold a string", strict, counts)
+                    break
             else:
-                yield record[part.text_column]
+                yield tuple(row)
 
 
-def _parquet_values(part: CorpusPart) -> Iterator[str | None]:
+def _tsv_rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[Row]:
+    needed = max(part.places) + 1
+    with open_stream(part.uri, part.compression) as source:
+        for offset, line in lines(source, part.start or 0, part.stop):
+            if (part.header and offset <= _BOM_BYTES) or not line.strip():
+                continue
+            try:
+                fields = line.decode().rstrip("\r").split("\t")
+            except UnicodeDecodeError as error:
+                _skip(part, offset, f"is not UTF-8 ({error.reason})", strict, counts)
+                continue
+            if len(fields) < needed:
+                _skip(part, offset, f"has {len(fields)} tab-separated column(s), but should have {needed}", strict, counts)
+                continue
+            yield tuple(fields[place] for place in part.places)
+
+
+def _parquet_rows(part: CorpusPart) -> Iterator[Row]:
     with open_file(part.uri) as source:
         parquet = pq.ParquetFile(source)
         groups = None if part.start is None or part.stop is None else list(range(part.start, part.stop))
-        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=[part.text_column]):
-            yield from _strings(batch)
+        names = top_level(parquet.schema_arrow, part.columns)
+        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=names):
+            yield from _values_of(batch, part)
 
 
-def _arrow_values(part: CorpusPart) -> Iterator[str | None]:
+def _arrow_rows(part: CorpusPart) -> Iterator[Row]:
     with open_file(part.uri) as source:
         if not is_ipc_file(source):
-            for batch in pa.ipc.open_stream(source):
-                yield from _strings(batch.select([part.text_column]))
+            stream = pa.ipc.open_stream(source)
+            names = top_level(stream.schema, part.columns)
+            for batch in stream:
+                yield from _values_of(batch.select(names), part)
             return
         schema = pa.ipc.open_file(source).schema
-        options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(part.text_column)])
-        reader = pa.ipc.open_file(source, options=options)
+        fields = [schema.get_field_index(name) for name in top_level(schema, part.columns)]
+        reader = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=fields))
         for i in range(part.start or 0, reader.num_record_batches if part.stop is None else part.stop):
-            yield from _strings(reader.get_batch(i))
+            yield from _values_of(reader.get_batch(i), part)
 
 
-def _strings(batch: pa.RecordBatch) -> Iterator[str | None]:
-    column = batch.column(0)
-    column.validate(full=True)  # ArrowInvalid where a value is not UTF-8
-    yield from column.to_pylist()
+def _values_of(batch: pa.RecordBatch, part: CorpusPart) -> Iterator[Row]:
+    columns = [find_column(batch, name) for name in part.columns]
+    for column in columns:
+        column.validate(full=True)  # ArrowInvalid where a value is not UTF-8
+    yield from zip(*(column.to_pylist() for column in columns), strict=True)
 
 
 def _builtin_values(part: CorpusPart) -> Iterator[str]:

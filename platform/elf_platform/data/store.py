@@ -5,9 +5,10 @@ to draw a sample, so it never reads the text as a whole.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,25 +37,38 @@ class StoredPart:
     def index_path(self) -> Path:
         return self.folder / f"documents-{self.index:05d}.npy"
 
-    def write(self, documents: Iterable[str]) -> NDArray[np.void]:
-        """Store the documents and their index, atomically; returns the index.
+    @property
+    def sides_path(self) -> Path:
+        """Of pairs: the hash of the side that decides each one's split."""
+        return self.folder / f"sides-{self.index:05d}.npy"
+
+    def write(self, documents: Iterable[str], side: Callable[[bytes], bytes] | None = None) -> NDArray[np.void]:
+        """Store the documents and their index, atomically; returns the index. ``side``: the part of a document that decides its split.
 
         A character that UTF-8 cannot hold (half of a surrogate pair) becomes a question mark.
         """
         entries: list[tuple[int, int, int, int]] = []
+        sides: list[int] = []
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         with committing(self.text_path) as temporary, pa.ipc.new_file(str(temporary), _SCHEMA, options=options) as writer:
             for number, batch in enumerate(_batches(documents)):
                 writer.write_batch(pa.record_batch([pa.array(batch, pa.large_string())], schema=_SCHEMA))
                 entries += [(*_hash(text), len(text), number) for text in batch]
+                if side is not None:
+                    sides += [_hash(side(text))[0] for text in batch]
         index = np.array(entries, dtype=INDEX)
-        with committing(self.index_path) as temporary, temporary.open("wb") as file:
-            np.save(file, index)
+        if side is not None:
+            _save(self.sides_path, np.array(sides, dtype=np.uint64))
+        _save(self.index_path, index)
         return index
 
     def load_index(self) -> NDArray[np.void]:
         """One record for each document: the two halves of its hash, its size in bytes and its record batch."""
         return np.load(self.index_path, allow_pickle=False)
+
+    def load_sides(self) -> NDArray[np.uint64]:
+        """Of pairs: what decides the split of each."""
+        return np.load(self.sides_path, allow_pickle=False)
 
     def batches(self) -> Iterator[list[str]]:
         """The documents, about ``BATCH_BYTES`` at a time."""
@@ -67,6 +81,11 @@ class StoredPart:
         """The documents of one record batch."""
         with pa.OSFile(str(self.text_path)) as file:
             return pa.ipc.open_file(file).get_batch(number).column("text").to_pylist()
+
+
+def _save(path: Path, values: NDArray[Any]) -> None:
+    with committing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, values)
 
 
 def _batches(documents: Iterable[str]) -> Iterator[list[bytes]]:

@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from elf.data.packing import Int32, Int64, Mode, flatten, pack
+from elf.data.packing import Int32, Int64, Mode, Packed, flatten, pack
+from elf.data.pairs import pack_pairs
 from elf.data.tokenizer import Tokenizer, load_tokenizer, normalise
 from elf.files import write_text
 from elf_platform.data.corpora import CorpusPart
+from elf_platform.data.pairs import joined, part_pairs, parted, side_of
 from elf_platform.data.readers import ReadCounts, read_documents
 from elf_platform.data.shards import SPLITS, ShardWriter, Split
 from elf_platform.data.split import TRAIN, VALID, UInt8
@@ -38,6 +40,7 @@ class ReadJob:
     work: Path
     strict: bool
     key: str
+    split_by: str = "target"  # of pairs
 
     @property
     def statement(self) -> Path:
@@ -55,6 +58,7 @@ class PackJob:
     mode: Mode
     tokenizer: str  # fingerprint
     key: str
+    source_length: int = 0  # above 0: the documents are pairs
 
     @property
     def statement(self) -> Path:
@@ -72,23 +76,35 @@ def read_part(job: ReadJob) -> Statement:
     """
     began = time.monotonic()
     counts = ReadCounts()
-    empty = 0
+    left_out: Counter[str] = Counter()
+
+    def pairs() -> Iterator[str]:
+        for source, target in part_pairs(job.part, strict=job.strict, counts=counts):
+            if source and target:
+                yield joined((source, target))
+            else:
+                left_out.update(empty=1, empty_sources=not source, empty_targets=not target)
 
     def documents() -> Iterator[str]:
-        nonlocal empty
         for text in read_documents(job.part, strict=job.strict, counts=counts):
             text = normalise(text)
             if text and not text.isspace():
                 yield text
             else:
-                empty += 1
+                left_out["empty"] += 1
 
-    index = StoredPart(job.work, job.part.index).write(documents())
+    stored = StoredPart(job.work, job.part.index)
+    if job.part.source_column:
+        index = stored.write(pairs(), functools.partial(side_of, split_by=job.split_by))
+    else:
+        index = stored.write(documents())
     statement = {
         "key": job.key,
         "index": job.part.index,
         "documents": len(index),
-        "empty": empty + counts.empty_documents,
+        "empty": left_out["empty"] + counts.empty_documents,
+        "empty_sources": left_out["empty_sources"],
+        "empty_targets": left_out["empty_targets"],
         "skipped_files": counts.skipped_files,
         "skipped_lines": counts.skipped_lines,
         "bytes": int(index["bytes"].sum()),
@@ -109,6 +125,14 @@ class _SplitPacker:
         self._tokens: list[Int32] = []
         self._lengths: list[Int64] = []
         self._waiting = 0
+
+    def add_pairs(self, sources: list[list[int]], targets: list[list[int]]) -> None:
+        """Pairs do not share rows, so nothing has to wait for more of them."""
+        settings = self.job
+        packed = pack_pairs(
+            sources, targets, length=settings.length, source_length=settings.source_length, eos_id=self.tokenizer.eos_id
+        )
+        self._write(packed)
 
     def add(self, documents: list[list[int]]) -> None:
         tokens_N, length_D = flatten(documents)
@@ -131,6 +155,9 @@ class _SplitPacker:
             eos_id=self.tokenizer.eos_id,
             pad_id=self.tokenizer.pad_id,
         )
+        self._write(packed)
+
+    def _write(self, packed: Packed) -> None:
         self.writer.write(packed)
         self.counts.update(
             documents=packed.documents,
@@ -141,6 +168,10 @@ class _SplitPacker:
             cut=packed.cut,
             dropped=packed.dropped,
             truncated=packed.truncated,
+            sources_cut=packed.sources_cut,
+            targets_cut=packed.targets_cut,
+            source_tokens_cut=packed.source_tokens_cut,
+            target_tokens_cut=packed.target_tokens_cut,
         )
 
 
@@ -163,11 +194,18 @@ def pack_part(job: PackJob) -> Statement:
             for split, fate in chosen_by:
                 chosen = [text for text, of in zip(texts, fates, strict=True) if of == fate]
                 since = time.monotonic()
-                documents = tokenizer.encode_batch(chosen)
+                sides = zip(*map(parted, chosen), strict=True) if job.source_length else [chosen]
+                encoded = [tokenizer.encode_batch(side) for side in sides]
                 seconds["tokenise"] += time.monotonic() - since
-                some = [document for document in documents if document]
-                empty += len(documents) - len(some)
-                packers[split].add(some)
+                some = [parts for parts in zip(*encoded, strict=True) if all(parts)]
+                empty += len(chosen) - len(some)
+                if not some:
+                    continue
+                if job.source_length:
+                    sources, targets = map(list, zip(*some, strict=True))
+                    packers[split].add_pairs(sources, targets)
+                else:
+                    packers[split].add([document for (document,) in some])
         assert begin == len(fate_D), "the stored documents and their split disagree"
         for packer in packers.values():
             packer.flush()

@@ -13,8 +13,10 @@ from ray.data import ActorPoolStrategy
 from elf_platform.data.prepare import quiet_ray_data
 from elf_platform.runtime import Cluster
 from elf_platform.sampling.command import Task
-from elf_platform.sampling.parts import write_part
-from elf_platform.sampling.rows import load_sampler, sample_batch
+from elf_platform.sampling.rows import load_sampler, make_part
+
+RESTARTS = 3
+"""Deaths of an actor that are mended; Ray Data's own default is without end, also for one that needs more memory than there is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +47,9 @@ def sample_parts(task: Task, folder: Path, parts: Sequence[int], pool: Pool) -> 
     An actor that dies is started again, with the part it was at. Raises ValueError with the message of the first that refused."""
     with quiet_ray_data():
         rows = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
-        compute = ActorPoolStrategy(min_size=1, max_size=pool.actors, max_tasks_in_flight_per_actor=2)
         results = rows.map(
-            _Actor, fn_constructor_args=(task, str(folder)), compute=compute, num_cpus=pool.cpus, num_gpus=pool.gpus,
+            _Actor, fn_constructor_args=(task, str(folder)), compute=ActorPoolStrategy(size=pool.actors),
+            num_cpus=pool.cpus, num_gpus=pool.gpus, max_restarts=RESTARTS, max_task_retries=RESTARTS,
         )
         for row in results.iter_rows():
             if row["refused"]:
@@ -59,15 +61,13 @@ class _Actor:
     def __init__(self, task: Task, folder: str) -> None:
         self.task, self.folder, self.refused = task, Path(folder), ""
         with self._refusing():
-            self.sampler = load_sampler(task.artefact, task.run, task.config)
+            self.sampler = load_sampler(task)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
         record: dict[str, Any] = {}
         if not self.refused:
             with self._refusing():
-                part = int(row["part"])
-                rows = sample_batch(self.sampler, self.task.ids(part), self.task.sources_of(part), self.task.sizes[part])
-                record = write_part(self.folder, part, rows, run=self.task.run.to_dict(), device=self.sampler.device_name)
+                record = make_part(self.sampler, self.task, self.folder, int(row["part"]))
         return {"record": json.dumps(record), "refused": self.refused}
 
     @contextlib.contextmanager

@@ -108,7 +108,8 @@ class Task:
 def check(command: SampleCommand, artefact: Artefact, *, threads: int) -> Task:
     """What ``command`` asks of ``artefact``, on CPUs of ``threads`` threads. Raises ValueError when it cannot be done."""
     sizes, process = artefact.sizes, artefact.process
-    source_length = getattr(sizes, "source_length", 0)
+    source_length = sizes.source_length
+    process.check_sampling(command.config(DEFAULT_COUNT), conditional=bool(source_length))
     given = command.sources is not None or command.prompt is not None
     if source_length and not given:
         raise ValueError(
@@ -135,14 +136,13 @@ def check(command: SampleCommand, artefact: Artefact, *, threads: int) -> Task:
     sources = encode_sources(texts, artefact.tokenizer, limit=limit, strict=command.strict, where=where)
     count = len(sources) * command.per_source if given else command.count or DEFAULT_COUNT
     config = command.config(count)
-    getattr(process, "check_sampling", lambda *_, **__: None)(config, conditional=bool(source_length))
-    longest = source_length or max((len(source.tokens) for source in sources), default=0)
+    fewest_given = source_length or (1 if given else 0)  # a prefix leaves the rest of its row, however long it is
     settings = dataclasses.asdict(config)
     del settings["count"]
     run = SampleRun(
         artefact=sha256_of(artefact.folder / CONFIG), tokenizer=artefact.tokenizer.fingerprint, process=process.kind,
         weights=str(artefact.lineage.get("weights", "unknown")), settings=settings, compute_batch=command.compute_batch,
-        length=sizes.length, target_length=sizes.length - longest, precision=command.precision, device="cpu", threads=threads,
+        length=sizes.length, target_length=sizes.length - fewest_given, precision=command.precision, device="cpu", threads=threads,
         compile=command.compile, torch=torch.__version__, code_version=code_version(),
         sources=SourceFacts(
             sha256=digest(texts), lines=len(sources), per_source=command.per_source,

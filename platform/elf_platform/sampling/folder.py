@@ -24,17 +24,22 @@ MANIFEST, JSONL, RUN = "manifest.json", "samples.jsonl", "run.json"
 AGAIN = "run the same jobs/sample.py command again: whole parts are kept"
 
 
-def check_folder(folder: Path, run: SampleRun, count: int) -> None:
-    """Raises ValueError, and touches nothing, when ``folder`` holds something else, another run's samples or more than ``count``."""
+def check_ours(folder: Path) -> None:
+    """Raises ValueError, and touches nothing, when ``folder`` holds something else than samples."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file, but samples are a folder; give another --out")
-    path = folder / RUN
-    if not path.is_file():
+    if not (folder / RUN).is_file():
         others = [p.name for p in folder.iterdir() if p.name != LOCK and not p.name.startswith(TEMPORARY)] if folder.is_dir() else []
         if others:
             raise ValueError(
                 f"{folder} holds {min(others)!r} and was not begun by jobs/sample.py, so it was left as it is; give another --out"
             )
+
+
+def check_run(folder: Path, run: SampleRun, count: int) -> None:
+    """Raises ValueError, and touches nothing, when ``folder`` holds samples of another run, or more than ``count`` of this one."""
+    path = folder / RUN
+    if not path.is_file():
         return
     begun = _read_json(path)
     found, wanted = begun.get("run"), run.to_dict()
@@ -53,8 +58,9 @@ def check_folder(folder: Path, run: SampleRun, count: int) -> None:
 
 
 def begin(folder: Path, run: SampleRun, count: int) -> None:
-    """Claim a folder that ``check_folder`` passed: its subfolders, and the run's settings on disk before the first part."""
-    check_folder(folder, run, count)
+    """Claim a folder: its subfolders, and the run's settings on disk before the first part. Raises as the checks do."""
+    check_ours(folder)
+    check_run(folder, run, count)
     for place in (folder, folder / PARTS, folder / RECORDS):
         place.mkdir(parents=True, exist_ok=True)
         for leftover in place.glob(f"{TEMPORARY}*"):

@@ -1,5 +1,7 @@
 """jobs/sample.py: an artefact becomes samples, printed from this process or gathered in a folder by actors."""
 
+import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from elf_platform.data.progress import ProgressLine
 from elf_platform.lock import exclusive
 from elf_platform.runtime import Cluster, connect, usable_cpus
 from elf_platform.sampling.command import SampleCommand, Task, check
-from elf_platform.sampling.folder import begin, check_folder, finish, missing_parts, unfinish
+from elf_platform.sampling.folder import begin, check_ours, finish, missing_parts, unfinish
 from elf_platform.sampling.rows import load_sampler, sample_batch
 
 
@@ -27,13 +29,11 @@ def sample(command: SampleCommand) -> None:
 
 def print_samples(command: SampleCommand) -> list[dict[str, Any]]:
     """Print a few samples, computed here with all CPUs or a GPU."""
-    if command.gpu == "on" and not torch.cuda.is_available():
-        raise ValueError("--gpu is on, but this machine has no GPU that PyTorch can use; leave it at auto")
-    device = "cuda" if command.gpu != "off" and torch.cuda.is_available() else "cpu"
     artefact = load_artefact(command.artefact.expanduser())
     task = check(command, artefact, threads=command.threads or usable_cpus())
+    device = _device(command, torch.cuda.device_count())
     task = task.placed(device=device, compute_batch=min(command.compute_batch, task.config.count))
-    sampler = load_sampler(task.artefact, task.run, task.config)
+    sampler = load_sampler(task)
     rows: list[dict[str, Any]] = []
     columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -52,18 +52,21 @@ def print_samples(command: SampleCommand) -> list[dict[str, Any]]:
 
 
 def fill_folder(command: SampleCommand, folder: Path) -> dict[str, Any]:
-    """Make what is missing of the samples in ``folder``, on Ray; returns the manifest. Refuses before Ray is started where it can."""
+    """Make what is missing of the samples in ``folder``, on Ray; returns the manifest."""
     artefact = load_artefact(command.artefact.expanduser())
     task = check(command, artefact, threads=command.threads or 1)
-    with connect() as cluster:
-        task = task.placed(device=_device(command, cluster))
-        check_folder(folder, task.run, task.config.count)
-        with exclusive(folder, f"the sample folder {folder}", other="--out"):
-            begin(folder, task.run, task.config.count)
-            parts = missing_parts(folder, task.sizes)
-            if parts:
-                _make(task, folder, parts, command, cluster)
-            manifest = finish(folder, task.run, task.sizes, artefact.lineage)
+    # Ray's C++ side warns on the terminal, past all Python logging, that actors with restarts take their arguments from its store.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    check_ours(folder)
+    with exclusive(folder, f"the sample folder {folder}", other="--out"), contextlib.ExitStack() as stack:
+        # A private cluster has the GPUs of this machine, and is not started when nothing is to be made.
+        cluster = stack.enter_context(connect()) if os.environ.get("RAY_ADDRESS") else None
+        task = task.placed(device=_device(command, cluster.gpus if cluster else torch.cuda.device_count()))
+        begin(folder, task.run, task.config.count)
+        parts = missing_parts(folder, task.sizes)
+        if parts:
+            _make(task, folder, parts, command, cluster or stack.enter_context(connect()))
+        manifest = finish(folder, task.run, task.sizes, artefact.lineage)
     done = sum(task.sizes[part] for part in parts)
     found = f" ({task.config.count - done} of them were there)" if done < task.config.count else ""
     sys.stdout.write(f"samples   {folder}: {manifest['count']}{found}{_cut(task)}, {manifest['nfe']} network evaluations each (NFE)\n")
@@ -83,10 +86,10 @@ def _make(task: Task, folder: Path, parts: list[int], command: SampleCommand, cl
             line.advance(record["rows"])
 
 
-def _device(command: SampleCommand, cluster: Cluster) -> str:
-    if command.gpu == "on" and cluster.gpus < 1:
-        raise ValueError("--gpu is on, but the cluster has no GPU; leave it at auto, or set it off to sample on CPUs")
-    return "cuda" if command.gpu != "off" and cluster.gpus >= 1 else "cpu"
+def _device(command: SampleCommand, gpus: float) -> str:
+    if command.gpu == "on" and gpus < 1:
+        raise ValueError("--gpu is on, but there is no GPU; leave it at auto, or set it off to sample on CPUs")
+    return "cuda" if command.gpu != "off" and gpus >= 1 else "cpu"
 
 
 def _cut(task: Task) -> str:

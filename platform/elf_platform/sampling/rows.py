@@ -17,8 +17,10 @@ from elf.artefact import CONFIG, Artefact, load_artefact
 from elf.draws import Draws
 from elf.files import sha256_of
 from elf.processes import Samples
+from elf.sampling.condition import Condition, encode_condition
 from elf.sampling.config import SampleConfig
-from elf_platform.sampling.run import SampleRun
+from elf_platform.sampling.command import Task
+from elf_platform.sampling.parts import write_part
 from elf_platform.sampling.sources import Source
 
 Progress = Callable[[int, int], None]
@@ -41,15 +43,16 @@ class Sampler:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
 
-def load_sampler(folder: Path, run: SampleRun, config: SampleConfig) -> Sampler:
+def load_sampler(task: Task) -> Sampler:
     """The artefact, checked again, in this process, whose arithmetic is fixed. Raises ValueError when it is not the run's any more."""
+    folder, run = task.artefact, task.run
     fix_arithmetic(run.threads)
     if sha256_of(folder / CONFIG) != run.artefact:
         raise ValueError(f"the artefact {folder} was replaced while samples were made of it; run the command again for the new one")
     device = torch.device(run.device)
     artefact = load_artefact(folder, device=device, precision=run.precision)
     network: Any = torch.compile(artefact.network, dynamic=False) if run.compile else artefact.network
-    return Sampler(artefact=artefact, network=network, config=config, target_length=run.target_length, device=device)
+    return Sampler(artefact=artefact, network=network, config=task.config, target_length=run.target_length, device=device)
 
 
 def fix_arithmetic(threads: int) -> None:
@@ -68,17 +71,15 @@ def draw_rows(sampler: Sampler, ids: Sequence[int], sources: Sequence[Source], p
     artefact, tokenizer = sampler.artefact, sampler.artefact.tokenizer
     # The total matters to draws that are stratified over a batch alone, and no sampler makes any: samples do not know each other.
     draws = Draws(seed=sampler.config.seed, step=0, rows=np.asarray(ids, dtype=np.int64), total=max(ids) + 1, device=sampler.device)
-    condition: dict[str, Any] = {}
+    condition: Condition | None = None
     if sources:
-        from elf.sampling.condition import encode_condition
-
-        condition["condition"] = encode_condition(
+        condition = encode_condition(
             [source.tokens for source in sources], length=artefact.sizes.length, target_length=sampler.target_length,
             pad_id=tokenizer.pad_id, codec=artefact.codec, device=sampler.device,
         )
     return artefact.process.sample(
         sampler.network, draws, length=artefact.sizes.length, channels=artefact.sizes.channels, config=sampler.config,
-        eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, progress=progress, **condition,
+        eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, progress=progress, condition=condition,
     )
 
 
@@ -108,3 +109,9 @@ def sample_batch(
             "nfe": 0 if empty[k] else nfe,
         })
     return rows
+
+
+def make_part(sampler: Sampler, task: Task, folder: Path, part: int) -> dict[str, Any]:
+    """Sample a compute batch and commit it as a part of ``folder``; returns its record."""
+    rows = sample_batch(sampler, task.ids(part), task.sources_of(part), task.sizes[part])
+    return write_part(folder, part, rows, run=task.run.to_dict(), device=sampler.device_name)

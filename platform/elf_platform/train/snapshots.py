@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +10,54 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from elf.codecs import Codec
 from elf.data.tokenizer import Tokenizer
 from elf.draws import Draws
 from elf.processes import Process, Samples
+from elf.sampling.condition import Condition, encode_condition
 from elf.sampling.config import SampleConfig
+from elf_platform.data.reader import RowReader
 
 TRAJECTORY_POINTS = 8
 
 
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What the samples of a conditional run start from: rows that were held out."""
+
+    condition: Condition
+    sources: list[str]
+    references: list[str]
+    """The targets that the rows hold."""
+
+
+def given_sources(rows: RowReader, count: int, *, codec: Codec | None, device: torch.device) -> Given | None:
+    """The sources of the first ``count`` rows (again from the first where there are fewer), None for data without pairs."""
+    data = rows.manifest.data
+    if not data.source_column or not count:
+        return None
+    batch = rows.read(np.arange(count) % len(rows))
+    tokenizer = rows.tokenizer
+    places = list(zip(batch.ids_BL.tolist(), batch.cond_length_B.tolist(), batch.length_B.tolist(), strict=True))
+    tokens = [ids[:source] for ids, source, _ in places]
+    condition = encode_condition(
+        tokens, length=data.length, target_length=data.length - data.source_length, pad_id=tokenizer.pad_id, codec=codec, device=device
+    )
+    references = [tokenizer.decode(ids[source:length]) for ids, source, length in places]
+    return Given(condition=condition, sources=[tokenizer.decode(ids) for ids in tokens], references=references)
+
+
 def draw_samples(
     process: Process, network: torch.nn.Module, tokenizer: Tokenizer, config: SampleConfig, *, length: int, channels: int,
-    device: torch.device, record: int = 0, progress: Callable[[int, int], None] | None = None,
+    device: torch.device, condition: Condition | None = None, record: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
-    """``config.count`` rows; row i depends on (config.seed, i) alone."""
+    """``config.count`` rows; row i depends on (config.seed, i) and row i of ``condition`` alone."""
     network.eval()
     draws = Draws(seed=config.seed, step=0, rows=np.arange(config.count), total=config.count, device=device)
     return process.sample(
-        network, draws, length=length, channels=channels, config=config, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id,
-        record=record, progress=progress,
+        network, draws, length=length, channels=channels, config=config, condition=condition, eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id, record=record, progress=progress,
     )
 
 
@@ -41,11 +71,14 @@ class Snapshots:
 
     def __init__(
         self, process: Process, build: Callable[[], torch.nn.Module], tokenizer: Tokenizer, config: SampleConfig, *,
-        run_folder: Path, length: int, channels: int, device: torch.device, count: int = 4,
+        run_folder: Path, length: int, channels: int, device: torch.device, count: int = 4, rows: RowReader | None = None,
+        codec: Codec | None = None,
     ) -> None:
+        """rows, codec: where a conditional run takes its sources, and what encodes them."""
         self.process, self.tokenizer, self.run_folder = process, tokenizer, run_folder
         self.config = replace(config, count=min(count, config.count))
         self.length, self.channels, self.device, self._build = length, channels, device, build
+        self.given = given_sources(rows, self.config.count, codec=codec, device=device) if rows is not None else None
 
     def write(self, step: int, weights: dict[str, Tensor]) -> None:
         """Sample with these weights and append the texts."""
@@ -54,15 +87,21 @@ class Snapshots:
         network = self._build().to(self.device)
         network.load_state_dict(weights)
         samples = draw_samples(
-            self.process, network, self.tokenizer, self.config, length=self.length, channels=self.channels, device=self.device
+            self.process, network, self.tokenizer, self.config, length=self.length, channels=self.channels, device=self.device,
+            condition=self.given.condition if self.given else None,
         )
-        append_samples(self.run_folder, step, decode(self.tokenizer, samples.ids_BL), self.config, samples.nfe)
+        append_samples(self.run_folder, step, decode(self.tokenizer, samples.ids_BL), self.config, samples.nfe, self.given)
 
 
-def append_samples(run_folder: Path, step: int, texts: list[str], config: SampleConfig, nfe: int) -> None:
-    """One line per sample; a step that is sampled again after a resume replaces its earlier lines for readers, who keep the last."""
+def append_samples(
+    run_folder: Path, step: int, texts: list[str], config: SampleConfig, nfe: int, given: Given | None = None
+) -> None:
+    """One line per sample, with source and reference in a conditional run; a step that is sampled again after a resume replaces its earlier
+    lines for readers, who keep the last."""
     settings: dict[str, Any] = asdict(config)
     with (run_folder / "samples.jsonl").open("a", encoding="utf-8") as handle:
         for index, text in enumerate(texts):
-            line = {"step": step, "index": index, "seed": config.seed, "text": text, "nfe": nfe, "settings": settings}
+            line: dict[str, Any] = {"step": step, "index": index, "seed": config.seed, "text": text, "nfe": nfe, "settings": settings}
+            if given is not None:
+                line |= {"source": given.sources[index], "reference": given.references[index]}
             handle.write(json.dumps(line, ensure_ascii=False) + "\n")

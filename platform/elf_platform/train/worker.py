@@ -93,6 +93,7 @@ def _attempt(job: Job, context: WorkerContext, tracker: Tracker) -> Outcome:
         snapshots = Snapshots(
             process, lambda: initial_network(job, train_rows.tokenizer.vocab_size), train_rows.tokenizer, config.sample,
             run_folder=job.run_folder, length=config.data.length, channels=job.channels, device=context.device,
+            rows=valid_rows if config.data.source_column else None, codec=codec,
         )
     lineage: dict[str, Any] = {
         "config": to_dict(config),

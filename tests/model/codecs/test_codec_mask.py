@@ -6,7 +6,7 @@ from itertools import product
 import torch
 
 from elf.batch import Batch
-from elf.codecs.mask import encoder_mask
+from elf.nn.mask import encoder_mask
 
 
 def naive_mask(length: int, tokens: int, condition: int, dropped: bool) -> torch.Tensor:

@@ -12,8 +12,8 @@ from torch.testing import assert_close
 
 from elf.batch import Batch
 from elf.codecs import OwnCodec, OwnConfig, TableConfig
-from elf.codecs.mask import encoder_mask
 from elf.nn.config import NetworkConfig
+from elf.nn.mask import encoder_mask
 from elf.nn.token_model import TokenModel
 
 NETWORK = NetworkConfig(hidden=16, depth=2, heads=2, bottleneck=4)

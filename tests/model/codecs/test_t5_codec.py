@@ -17,8 +17,8 @@ from torch.testing import assert_close
 from elf.batch import Batch
 from elf.codecs import T5Config, load_codec
 from elf.codecs.hub import hub_folder
-from elf.codecs.mask import encoder_mask
 from elf.codecs.t5 import empty_encoder
+from elf.nn.mask import encoder_mask
 
 
 def bucket(offset: int, buckets: int = 8, farthest: int = 10) -> int:

@@ -1,0 +1,88 @@
+"""Columns by name in records, tables and tab-separated lines; a.b is the field b of the column a, unless a column is called a.b."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+@dataclass(frozen=True, kw_only=True)
+class TabColumns:
+    """Where the columns of a tab-separated file lie."""
+
+    places: tuple[int, ...]
+    """Fields of a line, from 0, in the order in which the columns were asked for."""
+    header: bool
+    """The first line holds names."""
+
+
+def find_value(record: Mapping[str, Any], name: str) -> Any:
+    """The value of a JSON record. Raises KeyError when it has none."""
+    if name in record or "." not in name:
+        return record[name]
+    outer, _, inner = name.partition(".")
+    value = record[outer]
+    if not isinstance(value, Mapping):
+        raise KeyError(name)
+    return find_value(value, inner)
+
+
+def find_type(schema: pa.Schema, name: str) -> pa.DataType:
+    """The type of a column. Raises KeyError when there is none."""
+    outer, *inner = [name] if name in schema.names else name.split(".")
+    if outer not in schema.names:
+        raise KeyError(name)
+    kind = schema.field(outer).type
+    for step in inner:
+        if not pa.types.is_struct(kind) or kind.get_field_index(step) < 0:
+            raise KeyError(name)
+        kind = kind.field(step).type
+    return kind
+
+
+def top_level(schema: pa.Schema, names: Sequence[str]) -> list[str]:
+    """The columns to read for these names, each once, in the file's order."""
+    wanted = {name if name in schema.names else name.split(".")[0] for name in names}
+    return [name for name in schema.names if name in wanted]
+
+
+def find_column(batch: pa.RecordBatch | pa.Table, name: str) -> pa.Array | pa.ChunkedArray:
+    """The values of a column."""
+    outer, *inner = [name] if name in batch.schema.names else name.split(".")
+    column = batch.column(outer)
+    return pc.struct_field(column, inner) if inner else column
+
+
+def find_tabs(first_line: str, names: Sequence[str]) -> TabColumns:
+    """The columns of a tab-separated file by its first line: numbers from 1 for a file without names, else names.
+
+    Raises ValueError, saying what there is, when a column is not there or numbers and names are mixed.
+    """
+    fields = first_line.rstrip("\r\n").split("\t")
+    numbers = [name.isdecimal() for name in names]
+    if all(numbers):
+        missing = [name for name in names if not 1 <= int(name) <= len(fields)]
+        if missing:
+            raise ValueError(f"has no column {', '.join(missing)}: its first line has {len(fields)} tab-separated column(s)")
+        return TabColumns(places=tuple(int(name) - 1 for name in names), header=False)
+    if any(numbers):
+        raise ValueError(f"has columns with or without names, but {' and '.join(names)} mix both; give names, or numbers from 1")
+    missing = [name for name in names if name not in fields]
+    if missing:
+        shown = ", ".join(fields)[:200]
+        raise ValueError(
+            f"has no column {', '.join(map(repr, missing))}; its first line names {shown}: use those, or numbers from 1 where the first "
+            "line is a pair itself"
+        )
+    return TabColumns(places=tuple(fields.index(name) for name in names), header=True)
+
+
+def is_text(kind: pa.DataType, *, lists: bool) -> bool:
+    """Whether values of this type are text, or (``lists``) lists of it."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if lists and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return is_text(kind.value_type, lists=False)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

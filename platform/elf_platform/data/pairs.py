@@ -1,0 +1,79 @@
+"""Pairs of source and target text: from files, as documents of a preparation, and back from the rows that were held out."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elf.data.tokenizer import normalise
+from elf_platform.config import DataConfig
+from elf_platform.data.corpora import CorpusPart, resolve
+from elf_platform.data.reader import RowReader
+from elf_platform.data.readers import ReadCounts, read_rows
+from elf_platform.data.shards import Split
+
+SEPARATOR = "\x1e"
+"""Stands between source and target where a pair is one document; normalised text holds no control characters."""
+Pair = tuple[str, str]
+
+
+def read_pairs(paths: Sequence[str], source_column: str, target_column: str) -> list[Pair]:
+    """All pairs of files, normalised, in order; an empty side stays, so that line i is pair i.
+
+    Columns as ``data.source_column`` and ``data.text_column``. Raises FileNotFoundError and ValueError for missing files, columns
+    and for any line that cannot be read.
+    """
+    # The lengths play no part in reading.
+    config = DataConfig(
+        paths=tuple(paths), source_column=source_column, text_column=target_column, source_length=1, length=3, packing="document",
+        strict=True,
+    )
+    return [pair for part in resolve(config).parts for pair in part_pairs(part, strict=True, counts=ReadCounts())]
+
+
+def held_out_pairs(folder: Path, *, limit: int = 0, split: Split = "valid") -> list[Pair]:
+    """The first ``limit`` (0: all) pairs of a split of prepared data as text, in the order of the rows; cut as the rows are.
+
+    Raises ValueError for data without pairs.
+    """
+    reader = RowReader(folder, split)
+    if not reader.manifest.data.source_column:
+        raise ValueError(f"{folder} was prepared from plain text, which has no sources; prepare pairs, with data.source_column")
+    rows = min(limit or len(reader), len(reader))
+    pairs = []
+    for start in range(0, rows, 1024):
+        batch = reader.read(np.arange(start, min(start + 1024, rows)))
+        for ids, source, length in zip(batch.ids_BL.tolist(), batch.cond_length_B.tolist(), batch.length_B.tolist(), strict=True):
+            pairs.append((reader.tokenizer.decode(ids[:source]), reader.tokenizer.decode(ids[source : length - 1])))
+    return pairs
+
+
+def part_pairs(part: CorpusPart, *, strict: bool, counts: ReadCounts) -> Iterator[Pair]:
+    """Normalised pairs of one part of a corpus in file order, empty sides included; raises what ``read_rows`` does."""
+    for source, target in read_rows(part, strict=strict, counts=counts):
+        # A list of the source is its sentences; of the target, several references.
+        yield _clean(" ".join(source) if isinstance(source, list) else source), _clean(target)
+
+
+def joined(pair: Pair) -> str:
+    """The pair as one document."""
+    return SEPARATOR.join(pair)
+
+
+def parted(document: str) -> Pair:
+    """The pair that ``joined`` put together."""
+    source, _, target = document.partition(SEPARATOR)
+    return source, target
+
+
+def side_of(document: bytes, split_by: str) -> bytes:
+    """The side of a joined pair (UTF-8) that decides its split."""
+    source, _, target = document.partition(SEPARATOR.encode())
+    return target if split_by == "target" else source
+
+
+def _clean(value: Any) -> str:
+    if isinstance(value, list):
+        value = value[0] if value else ""
+    return normalise(value or "").strip()

@@ -1,0 +1,93 @@
+"""A small conditional run from pairs to an artefact, with everything real but Ray."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_words import WORDS
+
+from elf.artefact import load_artefact
+from elf.codecs import OwnConfig
+from elf.nn.config import NetworkConfig
+from elf.optim import OptimConfig
+from elf.processes import EmbeddedFlow
+from elf.sampling.config import SampleConfig
+from elf_platform.codec import prepare_codec
+from elf_platform.config import DataConfig, RunConfig, TokenizerConfig, TrainConfig
+from elf_platform.data.prepare import PreparedData, prepare
+from elf_platform.data.reader import RowReader
+from elf_platform.finish import finish
+from elf_platform.tracking import RunHandle
+from elf_platform.train.context import WorkerContext
+from elf_platform.train.snapshots import given_sources
+from elf_platform.train.worker import Job, run_worker
+
+pytestmark = pytest.mark.slow
+
+
+def here(jobs: Sequence[Any], task: Callable[[Any], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    return map(task, jobs)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """Copying two words behind a third: learnt by anything that looks at its source."""
+    folder = tmp_path_factory.mktemp("conditional")
+    rng = np.random.default_rng(0)
+    words = [[str(word) for word in rng.choice(WORDS, 2)] for _ in range(400)]
+    (folder / "pairs.tsv").write_text("to\tfrom\n" + "".join(f"{a} {b} {n}\t{a} {b} {n}!\n" for n, (a, b) in enumerate(words)))
+    small = NetworkConfig(hidden=32, depth=2, heads=2, bottleneck=16, prefix_tokens=2)
+    return RunConfig(
+        name="pairs", storage=folder,
+        data=DataConfig(
+            paths=(str(folder / "pairs.tsv"),), source_column="from", text_column="to", source_length=12, length=24, packing="document",
+            tokenizer=TokenizerConfig(vocab_size=320), valid_fraction=0.1,
+        ),
+        codec=OwnConfig(channels=16, network=small, steps=20, global_batch=16, lr=5e-3),
+        process=EmbeddedFlow(decoder_noise_scale=1.0, loss_on_padding=True), network=small,
+        optim=OptimConfig(name="muon", lr=5e-3, warmup_steps=2, ema_decay=0.9),
+        train=TrainConfig(steps=20, global_batch=16, log_every=5, valid_every=10, valid_rows=16, sample_every=10, checkpoint_every=20),
+        sample=SampleConfig(sampler="ode", steps=3, guidance=1.0, cfg=2.0, count=4),
+    )
+
+
+@pytest.fixture(scope="module")
+def data(config: RunConfig) -> PreparedData:
+    return prepare(config.data, config.storage, progress=False, each=here)
+
+
+def test_from_pairs_to_an_artefact_that_knows_its_sources(config: RunConfig, data: PreparedData) -> None:
+    torch.set_num_threads(1)
+    launch = lambda job, title: run_worker(job, WorkerContext(run_folder=job.run_folder, device=torch.device("cpu")))  # noqa: E731
+    codec_folder, codec = prepare_codec(config, data, launch, threads=1)
+    run_folder = config.storage / "runs" / config.name
+    run_folder.mkdir(parents=True)
+    job = Job(
+        config=config, run_folder=run_folder, data_folder=data.folder, data_fingerprint=data.manifest.content_hash,
+        codec_folder=codec_folder, channels=codec.channels, threads=1, tracking=RunHandle(kind="jsonl"), code_version="test",
+    )
+    launch(job, "main")
+    figures = finish(job)
+    assert figures["valid/loss"] < figures["valid/loss_at_start"]
+    sizes = load_artefact(run_folder / "artefact").sizes
+    assert (sizes.length, sizes.source_length, sizes.target_length) == (24, 12, 12)
+    lines = [json.loads(line) for line in (run_folder / "samples.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [10] * 4 + [20] * 4
+    pairs = dict(line.split("\t")[::-1] for line in (config.storage / "pairs.tsv").read_text().splitlines())
+    for early, late in zip(lines[:4], lines[4:], strict=True):
+        assert early["source"] == late["source"] and pairs[late["source"]] == late["reference"] == early["reference"]
+    assert len({line["source"] for line in lines}) == 4
+
+
+def test_sources_are_the_first_rows_that_were_held_out(config: RunConfig, data: PreparedData) -> None:
+    rows = RowReader(data.folder, "valid")
+    count = len(rows) + 2
+    given = given_sources(rows, count, codec=None, device=torch.device("cpu"))
+    assert given is not None and given.condition.target_length == 12
+    batch = rows.read(np.arange(count) % len(rows))
+    kept = torch.where(batch.condition_BL, batch.ids_BL, rows.pad_id)
+    assert torch.equal(given.condition.ids_BL, kept) and torch.equal(given.condition.length_B, batch.cond_length_B)
+    assert given.sources[0] == given.sources[-2] and given.references[0] == given.sources[0].removesuffix("!")
