@@ -47,6 +47,7 @@ def continue_rows(
         ids_BL = torch.zeros(rows, length, dtype=torch.int64, device=device)
         given_B, given, target = torch.zeros(rows, dtype=torch.int64, device=device), 0, length
     else:
+        assert condition.ids_BL.shape == (rows, length), "one condition per row, of the row's length"
         ids_BL, given_B, target = condition.ids_BL.clone(), condition.length_B, condition.target_length
         given = max(int(given_B.max()), length - target)
     row_B = torch.arange(rows, device=device)

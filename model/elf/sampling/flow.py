@@ -77,6 +77,7 @@ def sample_flow(
     progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
     """Rows of tokens; row i's noise comes from (draws.seed, draws.rows[i]), the grid from draws.seed alone."""
+    assert condition is None or condition.ids_BL.shape == (len(draws.rows), length), "one condition per row, of the row's length"
     counted = CountedNetwork(network, len(draws.rows), draws.device)
     times = GRIDS[config.grid](config.steps, seed=draws.seed, mean=time_mean, std=time_std, density=config.grid_density)
     hold = _holder(condition)
