@@ -37,7 +37,7 @@ class EvaluateCommand:
     reference: Path | None = None
     """Real text to score the same way and to take MAUVE against: whatever a subject may be, but an artefact. As many texts are read."""
     references: Path | None = None
-    """One target a line, in the order of the samples, for BLEU and ROUGE."""
+    """One target a line (or a "text" in each line of .jsonl), in the order of the samples, for BLEU and ROUGE."""
     controls: bool = False
     """Also score the reference with its words shuffled, and words drawn from its frequencies."""
     protocol: str = "elf"
@@ -178,8 +178,8 @@ def _of_artefact(command: EvaluateCommand) -> ScoreRecord:
 def _targets(path: Path, count: int) -> list[str]:
     path = path.expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"there are no references at {path}; give a text file with one target a line")
-    lines = path.read_text(encoding="utf-8").splitlines()
+        raise FileNotFoundError(f"there are no references at {path}; give a text file with one target a line, or .jsonl with a text")
+    lines = read_texts(path).texts if path.suffix == ".jsonl" else path.read_text(encoding="utf-8").splitlines()
     return lines[:count] if count else lines
 
 

@@ -12,7 +12,7 @@ from elf_platform.data.manifest import Manifest
 from elf_platform.evaluate.judge import load_judge
 from elf_platform.evaluate.record import FILE, Facts, ScoreRecord, save_record
 from elf_platform.evaluate.score import Measure, score
-from elf_platform.evaluate.texts import Texts, prepared_texts
+from elf_platform.evaluate.texts import Texts, prepared_texts, sampler_facts
 from elf_platform.evaluate.tiny_judge import tiny_judge
 
 REFERENCE_ROWS = 128
@@ -43,13 +43,13 @@ def run_samples(
     """A run's samples as texts to score."""
     settings = asdict(config.sample) | {"count": count}
     sampling: Facts = {
-        "process": artefact.process.kind, "weights": artefact.lineage["weights"], "sampler": settings["sampler"], "grid": settings["grid"],
-        "steps": settings["steps"], "guidance": settings["guidance"], "settings": settings, "nfe": nfe, "seed": settings["seed"],
+        "process": artefact.process.kind, "weights": artefact.lineage["weights"], "settings": settings, "nfe": nfe,
+        "seed": settings["seed"], **sampler_facts(artefact.process.kind, settings),
         "precision": config.train.precision, "compute_batch": count, "artefact": sha256_of(artefact.folder / CONFIG),
         "tokenizer": artefact.tokenizer.fingerprint, "data": data_sha256, "code_version": artefact.lineage["code_version"],
     }
     return Texts(
-        kind="samples", path=str(artefact.folder), form=f"samples of at most {artefact.sizes.length} tokens", texts=texts, ids=ids,
+        kind="samples", path=str(artefact.folder), form=f"samples of at most {artefact.sizes.target_length} tokens", texts=texts, ids=ids,
         sampling=sampling,
     )
 

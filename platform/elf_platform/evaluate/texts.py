@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from elf.processes import Autoregressive
 from elf_platform.data.manifest import FILE as MANIFEST
 from elf_platform.data.manifest import Manifest
 from elf_platform.data.reader import RowReader
@@ -135,16 +136,21 @@ def _sampled(folder: Path) -> Texts:
     )
 
 
+def sampler_facts(process: str, settings: dict[str, Any]) -> Facts:
+    """Sampler, grid, steps and guidance; an autoregressive process has none of these, whatever its settings say."""
+    names = ("sampler", "grid", "steps", "guidance")
+    if process == Autoregressive.kind:
+        return dict.fromkeys(names, "left to right")
+    return {name: settings[name] for name in names}
+
+
 def sampling_facts(manifest: dict[str, Any]) -> Facts:
     """The record's facts of sampling from the manifest of a sample folder."""
     settings, lineage = manifest["settings"], manifest.get("lineage", {})
     return {
         "process": manifest["process"],
         "weights": manifest["weights"],
-        "sampler": settings["sampler"],
-        "grid": settings["grid"],
-        "steps": settings["steps"],
-        "guidance": settings["guidance"],
+        **sampler_facts(manifest["process"], settings),
         "settings": settings,
         "nfe": manifest["nfe"],
         "seed": manifest["seed"],
