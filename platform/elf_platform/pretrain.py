@@ -126,7 +126,7 @@ def check_same(path: Path, fingerprint: str, what: str, why: str) -> None:
 
 def _track_results(handle: RunHandle, run_folder: Path, report: Path, figures: Figures) -> None:
     artifacts = [run_folder / name for name in ("config.json", "summary.json", "samples.jsonl", "score.json", "artefact")]
-    tracker = start_tracker(handle, run_folder)
+    tracker = start_tracker(load_handle(run_folder) or handle, run_folder)
     numbers = {name: value for name, value in figures.items() if name.startswith(("sample/", "score/")) and not isinstance(value, str)}
     tracker.log(int(figures.get("steps", 0)), numbers)
     tracker.close()

@@ -16,7 +16,7 @@ from elf.nn.config import Precision
 from elf_platform.config import TrackingConfig
 from elf_platform.config_io import default_storage
 from elf_platform.evaluate.compare import compare, score_table
-from elf_platform.evaluate.judge import NO_JUDGE, load_judge
+from elf_platform.evaluate.judge import NO_JUDGE, is_artefact, load_judge
 from elf_platform.evaluate.losses import score_artefact
 from elf_platform.evaluate.metrics import Resampling
 from elf_platform.evaluate.record import FILE, ScoreRecord, check_complete, load_record, save_record
@@ -93,7 +93,7 @@ def evaluate(command: EvaluateCommand) -> ScoreRecord:
     """Score, print the table, write the record and track it. Raises ValueError or OSError for what cannot be scored."""
     storage = command.storage.expanduser() if command.storage != Path("") else default_storage()
     subject = command.subject.expanduser()
-    record = _of_artefact(command) if (subject / "model.safetensors").is_file() else _of_texts(command)
+    record = _of_artefact(command) if is_artefact(subject) else _of_texts(command)
     out = command.out or (subject / FILE if record.subject["kind"] == "samples" else storage / "scores" / record.name / FILE)
     check_complete(record, str(out))
     save_record(record, out.expanduser())

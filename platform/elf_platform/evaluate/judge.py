@@ -118,7 +118,7 @@ def load_judge(source: str, *, precision: Precision = "fp32", device: torch.devi
             f"there is no judge at {folder}; give the artefact folder of an autoregressive run (docs/scores.md says how to make one), a "
             f"folder of a Hugging Face causal model, hf:gpt2-large, or {NO_JUDGE} for scores that need none"
         )
-    if _is_artefact(folder):
+    if is_artefact(folder):
         return ArtefactJudge(folder, precision=precision, device=device)
     if (folder / "artefact").is_dir():
         return ArtefactJudge(folder / "artefact", precision=precision, device=device)
@@ -127,8 +127,8 @@ def load_judge(source: str, *, precision: Precision = "fp32", device: torch.devi
     return HuggingFaceJudge(folder, name=folder.resolve().name, precision=precision, device=device)
 
 
-def _is_artefact(folder: Path) -> bool:
-    """Both kinds have a config.json; only ours names a process."""
+def is_artefact(folder: Path) -> bool:
+    """Whether a folder holds an artefact of ours: its config.json names a process."""
     try:
         config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):

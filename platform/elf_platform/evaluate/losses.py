@@ -1,5 +1,6 @@
 """What an artefact scores by itself on prepared rows: its losses by noise level, the accuracy of its decoder, its likelihood."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,7 @@ def score_artefact(
     }
     protocol = {
         "name": "validation rows with fixed draws", "first": True, "end": "as prepared", "average": "tokens",
-        "resamples": resampling.resamples, "seed": resampling.seed,
+        **dataclasses.asdict(resampling),
     }
     return ScoreRecord(
         name=name, subject=subject, sampling=sampling, judge=dict.fromkeys(REQUIRED["judge"], NO_JUDGE), protocol=protocol, scores=scores,

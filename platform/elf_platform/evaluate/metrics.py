@@ -21,18 +21,18 @@ from elf.metrics.text import row_entropies
 from elf_platform.evaluate.record import Scores
 from elf_platform.evaluate.scoring import Scored
 
-SELF_BLEU_TEXTS = 64
-"""Texts that self-BLEU is taken over at most."""
 MAUVE_TEXTS = 100
 """Texts of either side that MAUVE needs: of fewer there are not ten clusters, and chance decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resampling:
-    """How intervals are found."""
+    """What is drawn at random, and how much of it."""
 
     resamples: int = 1000
     seed: int = 0
+    self_bleu_texts: int = 64
+    """Texts that self-BLEU is taken over at most, drawn by the seed."""
 
 
 def judged_scores(scored: Scored, protocol: Protocol, sampling: Resampling) -> Scores:
@@ -61,7 +61,7 @@ def text_scores(texts: Sequence[str], ids: Sequence[Sequence[int]] | None, sampl
         share = distinct_share(texts, n)
         if math.isfinite(share):
             scores[f"distinct_{n}"] = Estimate(value=share, count=len(texts))
-    against_others = self_bleu(texts, most=SELF_BLEU_TEXTS, seed=sampling.seed)
+    against_others = self_bleu(texts, most=sampling.self_bleu_texts, seed=sampling.seed)
     if against_others:
         scores["self_bleu"] = mean_estimate(against_others, resamples=sampling.resamples, seed=sampling.seed)
     return scores

@@ -34,7 +34,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
         "name", "kind", "weights_sha256", "tokenizer_sha256", "vocab_size", "length", "precision", "device", "torch", "batch_tokens",
         "threads",
     ),
-    "protocol": ("name", "first", "end", "average", "resamples", "seed"),
+    "protocol": ("name", "first", "end", "average", "resamples", "seed", "self_bleu_texts"),
 }
 """Facts of a complete record, by group; none may be missing, null or empty."""
 

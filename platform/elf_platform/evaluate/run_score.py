@@ -10,6 +10,7 @@ from elf.files import sha256_of
 from elf_platform.config import RunConfig
 from elf_platform.data.manifest import Manifest
 from elf_platform.evaluate.judge import load_judge
+from elf_platform.evaluate.metrics import Resampling
 from elf_platform.evaluate.record import FILE, Facts, ScoreRecord, save_record
 from elf_platform.evaluate.score import Measure, score
 from elf_platform.evaluate.texts import Texts, prepared_texts, sampler_facts
@@ -17,6 +18,8 @@ from elf_platform.evaluate.tiny_judge import tiny_judge
 
 REFERENCE_ROWS = 128
 """Validation rows that are scored beside the samples."""
+SELF_BLEU_TEXTS = 32
+"""As many as there are samples; the work grows with the square."""
 
 
 def score_run(
@@ -25,16 +28,28 @@ def score_run(
     """Score samples with the tiny judge of the run's data, beside real, shuffled and unigram text; the record goes to score.json.
 
     targets: one reference a sample, of conditional runs, for BLEU and ROUGE. Returns figures named score/...; none when all samples are
-    empty, since there is nothing to judge then."""
+    empty, since there is nothing to judge then. What cannot be scored costs its figures and never the run: score/protocol says why."""
     if not samples.kept:
         return {}
+    try:
+        return figures_of(_record(artefact, config, samples, run_folder, data_folder, targets))
+    except (ValueError, ArithmeticError) as error:
+        return {"score/protocol": f"not scored: {error}"}
+
+
+def _record(
+    artefact: Artefact, config: RunConfig, samples: Texts, run_folder: Path, data_folder: Path, targets: list[str] | None
+) -> ScoreRecord:
     device = next(artefact.network.parameters()).device
     judge_folder = tiny_judge(data_folder, config.storage, device=device)
-    measure = Measure(judge=load_judge(str(judge_folder), device=device), threads=torch.get_num_threads())
+    measure = Measure(
+        judge=load_judge(str(judge_folder), device=device), threads=torch.get_num_threads(),
+        resampling=Resampling(self_bleu_texts=SELF_BLEU_TEXTS),
+    )
     reference = prepared_texts(data_folder, count=REFERENCE_ROWS) if Manifest.load(data_folder).valid.rows else None
     record = score(measure, samples, name=config.name, reference=reference, targets=targets, with_controls=reference is not None)
     save_record(record, run_folder / FILE)
-    return figures_of(record)
+    return record
 
 
 def run_samples(

@@ -161,6 +161,7 @@ def sampling_facts(manifest: dict[str, Any]) -> Facts:
         # An imported model knows no prepared data; its lineage names where it comes from.
         "data": lineage.get("data_sha256") or lineage.get("run") or "unknown",
         "code_version": manifest["code_version"],
+        "sources": manifest["sources"] if manifest["sources"]["lines"] else "none",
     }
 
 

@@ -38,6 +38,7 @@ class TinyJudge:
     step_tokens: int = 1024
     """Tokens of a step; rows are read until these are reached."""
     lr: float = 8e-3
+    ema_decay: float = 0.98
     seed: int = 0
 
 
@@ -61,7 +62,10 @@ def _train(rows: RowReader, settings: TinyJudge, folder: Path, device: torch.dev
     process, sizes = Autoregressive(), Sizes(vocab_size=rows.tokenizer.vocab_size, channels=0, length=rows.length)
     torch.manual_seed(derive_key("judge", settings.seed) >> 1)
     network = process.build_network(settings.network, vocab_size=sizes.vocab_size, channels=0, length=sizes.length).to(device)
-    optim = OptimConfig(name="muon", lr=settings.lr, warmup_steps=20, decay="cosine", final_lr_ratio=0.05, ema_decay=0.98)
+    optim = OptimConfig(
+        name="muon", lr=settings.lr, warmup_steps=min(20, settings.steps // 4), decay="cosine", final_lr_ratio=0.05,
+        ema_decay=settings.ema_decay,
+    )
     engine = PlainEngine(ProcessModule(process, network), optim, total_steps=settings.steps)
     count = max(settings.step_tokens // rows.length, 1)
     for step in range(settings.steps):

@@ -31,7 +31,7 @@ from elf_platform.evaluate.tiny_judge import TinyJudge, targets_alone, tiny_judg
 from elf_platform.headline import read_corpus
 
 NETWORK = NetworkConfig(hidden=16, depth=1, heads=2, bottleneck=4, prefix_tokens=2)
-SMALL = TinyJudge(network=NetworkConfig(hidden=32, depth=1, heads=2), steps=40, step_tokens=512)
+SMALL = TinyJudge(network=NetworkConfig(hidden=32, depth=1, heads=2), steps=80, step_tokens=240, ema_decay=0.9)
 CPU = torch.device("cpu")
 
 
@@ -61,7 +61,7 @@ def test_tiny_judge_learns_and_is_found_again(data: PreparedData, tmp_path: Path
     folder = tiny_judge(data.folder, tmp_path, SMALL, device=CPU)
     weights = (folder / "model.safetensors").read_bytes()
     assert tiny_judge(data.folder, tmp_path, SMALL, device=CPU) == folder
-    assert tiny_judge(data.folder, tmp_path, TinyJudge(network=SMALL.network, steps=2), device=CPU) != folder
+    assert tiny_judge(data.folder, tmp_path, TinyJudge(network=SMALL.network, steps=1), device=CPU) != folder
     again = tiny_judge(data.folder, tmp_path / "elsewhere", SMALL, device=CPU)
     assert (again / "model.safetensors").read_bytes() == weights, "the same settings and data give the same judge"
     record = score_artefact(
@@ -134,3 +134,17 @@ def test_rows_of_another_model_are_refused(data: PreparedData, tokenizer: Tokeni
     with pytest.raises(ValueError, match="rows .* have 24 tokens, but the artefact .* takes 32"):
         check_data(load_artefact(same), rows)
     assert load_judge(str(same)).card.length == 32
+
+
+def test_what_cannot_be_scored_costs_no_run(
+    data: PreparedData, artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RunConfig(
+        name="small", storage=tmp_path, process=EmbeddedFlow(), codec=TableConfig(channels=6), network=NETWORK, data=data.manifest.data
+    )
+    short = TinyJudge(network=SMALL.network, steps=1)
+    monkeypatch.setattr("elf_platform.evaluate.run_score.tiny_judge", functools.partial(tiny_judge, settings=short))
+    drawn = run_samples(artefact, config, ["some text"] * 3, [[5, 6]] * 3, nfe=33, count=3, data_sha256="")
+    figures = score_run(artefact, config, drawn, tmp_path, data.folder)
+    assert list(figures) == ["score/protocol"] and "it lacks sampling.data" in str(figures["score/protocol"])
+    assert not (tmp_path / "score.json").exists()
