@@ -40,7 +40,7 @@ def print_summary(run_folder: Path, figures: Figures, handle: RunHandle | None) 
         out.print()
     out.print(table)
     if "score/protocol" in figures:
-        out.print(f"\nperplexity: {figures['score/protocol']}", style="dim")
+        out.print(f"\nperplexity: {figures['score/protocol']}", style="dim", markup=False)
     out.print(f"\nartefact  {figures['artefact']}")
     out.print(f"report    {run_folder / 'report.html'}")
     command = ui_command(handle) if handle else ""

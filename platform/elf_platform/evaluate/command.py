@@ -88,6 +88,10 @@ class CompareCommand:
     records: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Files, or folders that hold a score.json."""
 
+    def __post_init__(self) -> None:
+        if not self.records:
+            raise ValueError("there is nothing to compare; give the score records: python jobs/evaluate.py compare A/score.json B/score.json")
+
 
 def evaluate(command: EvaluateCommand) -> ScoreRecord:
     """Score, print the table, write the record and track it. Raises ValueError or OSError for what cannot be scored."""

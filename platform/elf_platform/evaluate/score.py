@@ -42,7 +42,10 @@ def measure_texts(measure: Measure, texts: Texts) -> Measured:
     """The scores of one set of texts; empty ones are dropped and counted.
 
     Raises ValueError when all are empty, or the judge cannot score as the protocol says."""
-    kept = [i for i in texts.kept if measure.judge is None or measure.judge.encode([texts.texts[i]])[0]]
+    kept = texts.kept
+    if measure.judge is not None:
+        tokens = measure.judge.encode([texts.texts[i] for i in kept])
+        kept = [i for i, ids in zip(kept, tokens, strict=True) if ids]
     if not kept:
         raise ValueError(f"{texts.path} holds no text that can be scored: all {len(texts.texts)} are empty")
     some = [texts.texts[i] for i in kept]

@@ -66,6 +66,13 @@ def test_bad_settings_are_refused(words: tuple[str, ...], said: str, sample_fold
         evaluate(command(str(sample_folder), *words))
 
 
+def test_nothing_to_compare_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing to compare"):
+        CompareCommand(records=())
+    with pytest.raises(FileNotFoundError, match="no score record at"):
+        compare_records(CompareCommand(records=(tmp_path / "nowhere.json",)))
+
+
 def test_an_artefact_needs_data_and_takes_no_judge(judge_folder: Path) -> None:
     with pytest.raises(ValueError, match="give --data"):
         evaluate(command(str(judge_folder)))
