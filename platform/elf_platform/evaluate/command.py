@@ -90,7 +90,7 @@ class CompareCommand:
 
     def __post_init__(self) -> None:
         if not self.records:
-            raise ValueError("there is nothing to compare; give the score records: python jobs/evaluate.py compare A/score.json B/score.json")
+            raise ValueError("there is nothing to compare; give score records: python jobs/evaluate.py compare A/score.json B/score.json")
 
 
 def evaluate(command: EvaluateCommand) -> ScoreRecord:
