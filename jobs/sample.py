@@ -1,7 +1,9 @@
 """Draw text from a trained artefact, printed or at scale into a folder.
 
 python jobs/sample.py RUN/artefact --count 16 --steps 64 --sampler ode
+
 python jobs/sample.py RUN/artefact --count 5000 --out FOLDER
+
 python jobs/sample.py RUN/artefact --sources FILE --out FOLDER
 """
 

@@ -51,7 +51,8 @@ def encoder_config(config: RunConfig) -> RunConfig | None:
     )
     warmup = min(50, own.steps // 10)
     return replace(
-        config, name="encoder", seed=own.seed, process=own.encoder_process(), network=own.network, train=train,
+        config, name="encoder", seed=own.seed, network=own.network, train=train,
+        process=own.encoder_process(loss_on_padding=_padding(config)),
         optim=OptimConfig(name="muon", lr=own.lr, warmup_steps=warmup, decay="cosine", final_lr_ratio=0.05, ema_decay=0.98),
         tracking=TrackingConfig(kind="jsonl"),
     )
@@ -86,8 +87,13 @@ def prepare_codec(
     return folder, codec
 
 
+def _padding(config: RunConfig) -> bool:
+    return bool(getattr(config.process, "loss_on_padding", False))
+
+
 def _own_folder(config: RunConfig, data: PreparedData) -> Path:
     identity = [to_dict(config.codec), data.manifest.content_hash, config.data.length, config.train.precision]
+    identity += ["loss_on_padding"] if _padding(config) else []
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return config.storage / "codecs" / f"own-{digest[:12]}"
 

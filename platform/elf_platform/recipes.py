@@ -126,7 +126,7 @@ def translate_small() -> RunConfig:
             source_column="2", text_column="1", tokenizer=TokenizerConfig(vocab_size=4096), length=48, source_length=24,
             packing="document", valid_fraction=0.01,
         ),
-        steps=2400, encoder_steps=600,
+        steps=1800, encoder_steps=400, batch=64,
     )
 
 
@@ -142,20 +142,20 @@ def summarise_small() -> RunConfig:
             source_column="source", text_column="targets", tokenizer=TokenizerConfig(vocab_size=4096), length=304, source_length=256,
             packing="document", valid_fraction=0.05,
         ),
-        steps=500, encoder_steps=200,
+        steps=900, encoder_steps=250, batch=16,
     )
 
 
-def _small_pairs(data: DataConfig, *, steps: int, encoder_steps: int) -> RunConfig:
-    encoder = NetworkConfig(hidden=192, depth=3, heads=6)
+def _small_pairs(data: DataConfig, *, steps: int, encoder_steps: int, batch: int) -> RunConfig:
+    encoder = NetworkConfig(hidden=128, depth=3, heads=4)
     return RunConfig(
         data=data,
-        codec=OwnConfig(channels=256, network=encoder, steps=encoder_steps, global_batch=64, lr=8e-3),
+        codec=OwnConfig(channels=256, network=encoder, steps=encoder_steps, global_batch=batch, lr=8e-3),
         process=EmbeddedFlow(decoder_noise_scale=1.0, loss_on_padding=True),
-        network=NetworkConfig(hidden=192, depth=6, heads=6, bottleneck=128, prefix_tokens=2),
+        network=NetworkConfig(hidden=160, depth=6, heads=5, bottleneck=128, prefix_tokens=2),
         optim=OptimConfig(name="muon", lr=8e-3, warmup_steps=50, decay="cosine", final_lr_ratio=0.05, ema_decay=0.995),
         train=TrainConfig(
-            steps=steps, global_batch=64, log_every=10, valid_every=steps // 10, sample_every=steps // 5, checkpoint_every=steps // 10
+            steps=steps, global_batch=batch, log_every=10, valid_every=steps // 10, sample_every=steps // 5, checkpoint_every=steps // 10
         ),
         sample=SampleConfig(sampler="ode", steps=64, guidance=1.0, cfg=2.0),
     )
@@ -167,9 +167,9 @@ def judge_small() -> RunConfig:
         data=DataConfig(tokenizer=TokenizerConfig(source="bpe", vocab_size=8192), length=128),
         codec=TableConfig(),  # not used: the process works on token ids
         process=Autoregressive(),
-        network=NetworkConfig(hidden=256, depth=6, heads=8),
+        network=NetworkConfig(hidden=256, depth=4, heads=8),
         optim=OptimConfig(name="muon", lr=8e-3, warmup_steps=50, decay="cosine", final_lr_ratio=0.05, ema_decay=0.99),
-        train=TrainConfig(steps=1500, global_batch=32, log_every=10, valid_every=150, checkpoint_every=150),
+        train=TrainConfig(steps=1100, global_batch=32, log_every=10, valid_every=110, checkpoint_every=110),
     )
 
 

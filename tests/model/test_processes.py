@@ -337,6 +337,19 @@ def test_token_denoising_of_pairs_sees_what_the_codec_will_see() -> None:
     assert float((dropped[:, 3:] - plain[:, 3:]).abs().max()) > 1e-4
 
 
+def test_token_denoising_predicts_padding_where_that_is_asked_for_and_never_looks_at_it() -> None:
+    process, (batch, _) = TokenDenoising(loss_on_padding=True), rows(6)
+    net = network(process)
+    drawn = process.draw(Draws(seed=0, step=0, rows=np.arange(6), total=6), batch, CHANNELS)
+    plain, padded = (p.loss(net, batch, None, drawn) for p in (replace(process, loss_on_padding=False), process))
+    assert float(padded.parts_P2[0, 1]) == 6 * LENGTH > float(plain.parts_P2[0, 1]) == float(batch.length_B.sum())
+    assert float(padded.total.detach()) > float(plain.total.detach())
+    other = replace(batch, ids_BL=torch.where(batch.valid_BL, batch.ids_BL, (batch.ids_BL + 1) % VOCAB))
+    again = replace(process, loss_on_padding=False).loss(net, other, None, drawn)
+    torch.testing.assert_close(again.total, plain.total)
+    assert torch.equal(again.parts_P2[1, 1], padded.parts_P2[1, 1])
+
+
 def test_token_denoising_drops_its_share_of_sources_and_none_of_plain_text() -> None:
     process = TokenDenoising(condition_drop_prob=0.25)
     draws = Draws(seed=0, step=0, rows=np.arange(40), total=40)

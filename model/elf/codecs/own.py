@@ -63,9 +63,9 @@ class OwnConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"codec.{name} is {getattr(self, name)}, but must be between 0 and 1")
 
-    def encoder_process(self) -> TokenDenoising:
-        """The process that trains the encoder."""
-        return TokenDenoising(corrupt_prob=self.corrupt_prob, random_share=self.random_share)
+    def encoder_process(self, *, loss_on_padding: bool = False) -> TokenDenoising:
+        """The process that trains the encoder; ``loss_on_padding`` as in the process that will use its states."""
+        return TokenDenoising(corrupt_prob=self.corrupt_prob, random_share=self.random_share, loss_on_padding=loss_on_padding)
 
     def build(self, *, vocab_size: int) -> "OwnCodec":
         """The trained codec in ``path``, on the CPU.

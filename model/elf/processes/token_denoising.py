@@ -54,6 +54,8 @@ class TokenDenoising(Process):
     """Positions whose token is predicted."""
     condition_drop_prob: float = 0.1
     """Share of rows with a source whose target is encoded without it, as the flow's rows without their condition are."""
+    loss_on_padding: bool = False
+    """Padding positions are predicted too: on where the process that uses the states learns them. They are never corrupted or looked at."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.condition_drop_prob <= 1:
@@ -70,7 +72,12 @@ class TokenDenoising(Process):
 
     def count(self, batch: Batch) -> Tensor:
         # The corrupted positions differ with the draw, so the mean is over all tokens whichever positions carry loss.
-        return (batch.valid_BL * batch.weight_B[:, None]).double().sum()
+        return self._mask(batch).double().sum()
+
+    def _mask(self, batch: Batch) -> Tensor:
+        """float32 [B, L]: 1 on the tokens of rows that are no filler, and on their padding where that counts."""
+        counted_BL = torch.ones_like(batch.valid_BL) if self.loss_on_padding else batch.valid_BL
+        return counted_BL * batch.weight_B[:, None]
 
     def draw(self, draws: Draws, batch: Batch, channels: int) -> DenoisingDraws:
         length = batch.ids_BL.shape[1]
@@ -88,7 +95,7 @@ class TokenDenoising(Process):
         _, logits_BLV = network(torch.where(corrupted_BL, replacement_BL, ids_BL), mask)
         assert logits_BLV is not None
         ce_BL = F.cross_entropy(logits_BLV.float().flatten(0, 1), ids_BL.flatten(), reduction="none").view_as(ids_BL)
-        ce_BL = ce_BL * batch.valid_BL * batch.weight_B[:, None]
+        ce_BL = ce_BL * self._mask(batch)
         counted_BL = torch.ones_like(ce_BL) if self.loss_on == "all" else corrupted_BL.float()
         total = (ce_BL * counted_BL).sum()
         weight_BL = corrupted_BL.float() * batch.weight_B[:, None]

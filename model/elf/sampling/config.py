@@ -10,15 +10,16 @@ class SampleConfig:
     """How text is drawn from a trained network (elf.md C.1; defaults are the paper's 32-step headline, C.2)."""
 
     sampler: Literal["ode", "sde", "sde-matched", "heun", "dpmpp-2m", "ancestral"] = "sde"
-    """ode: Euler. sde: the official step, which re-injects noise before each step but the last; sde-matched: the same with the variance
-    that the path has. heun: second order, two evaluations a step. dpmpp-2m: second order, one evaluation. ancestral: DDPM."""
+    """ode: Euler steps of the flow. sde: re-injects noise before each step (except the last), as the official code does.
+    sde-matched: the same with the variance that the path has. heun: second order, two evaluations a step.
+    dpmpp-2m: DPM-Solver++(2M), second order, one evaluation. ancestral: full DDPM steps."""
     steps: int = 32
     """Denoising steps T; the decoding pass comes on top (NFE = T + 1; more with heun or cfg)."""
     gamma: float = 1.5
     """sde and sde-matched only: strength of the noise re-injection; 0 is the ode."""
     grid: Literal["logit-normal", "logit-normal-quantile", "uniform", "warped"] = "logit-normal"
-    """Times of the steps: sorted draws from the training distribution; its evenly spaced quantiles; evenly spaced times;
-    evenly spaced quantiles of grid_density."""
+    """Times of the steps: sorted draws from the training distribution (official code), its evenly spaced quantiles,
+    evenly spaced times, or evenly spaced quantiles of grid_density."""
     grid_density: tuple[float, ...] = ()
     """warped only: how densely the steps lie, as a table over equal parts of t from noise to data (such as the loss by level)."""
     guidance: float = 3.0
@@ -28,7 +29,7 @@ class SampleConfig:
     cfg_rule: Literal["code", "paper", "joint"] = "code"
     """What the pass without condition loses: code: the condition; paper: the self-conditioning too; joint: and its guidance."""
     guidance_from: float = 0.0
-    """Both guidances apply at times from here ..."""
+    """guidance and cfg apply at times from here ..."""
     guidance_to: float = 1.0
     """... to here, and are 1 elsewhere."""
     sde_update: Literal["renoised", "original"] = "renoised"

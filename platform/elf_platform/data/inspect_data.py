@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -39,16 +40,15 @@ def show(*, inspected: Path | None = None, verified: Path | None = None, held_ou
     """Print what was asked for, of one folder; the exit status: 1 for a folder that is not what was prepared.
 
     held_out: the validation pairs, a line of JSON each, with "source" and "text" (the target, as files to score have it)."""
+    problems = verify(verified) if verified is not None else []
     if inspected is not None:
-        print(inspect(inspected))
-        return 0
-    if held_out is not None:
-        for source, target in held_out_pairs(held_out):
-            print(json.dumps({"source": source, "text": target}, ensure_ascii=False))
-        return 0
-    assert verified is not None
-    problems = verify(verified)
-    print("\n".join(problems) or f"{verified}: every hash is as it was prepared")
+        text = inspect(inspected)
+    elif held_out is not None:
+        pairs = held_out_pairs(held_out)
+        text = "\n".join(json.dumps({"source": source, "text": target}, ensure_ascii=False) for source, target in pairs)
+    else:
+        text = "\n".join(problems) or f"{verified}: every hash is as it was prepared"
+    sys.stdout.write(f"{text}\n")
     return 1 if problems else 0
 
 

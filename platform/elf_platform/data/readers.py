@@ -188,7 +188,7 @@ def _tsv_rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[Ro
     needed = max(part.places) + 1
     with open_stream(part.uri, part.compression) as source:
         for offset, line in lines(source, part.start or 0, part.stop):
-            if (part.header and offset <= _BOM_BYTES) or not line.strip():
+            if (part.header and offset <= _BOM_BYTES) or not line.strip(b" \r"):  # but tabs alone are a row of empty fields
                 continue
             try:
                 fields = line.decode().rstrip("\r").split("\t")

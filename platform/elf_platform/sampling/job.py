@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from elf_platform.lock import exclusive
 from elf_platform.runtime import Cluster, connect, usable_cpus
 from elf_platform.sampling.command import SampleCommand, Task, check
 from elf_platform.sampling.folder import begin, check_ours, finish, missing_parts, unfinish
+from elf_platform.sampling.pool import plan_pool
 from elf_platform.sampling.rows import load_sampler, sample_batch
 
 
@@ -55,8 +57,6 @@ def fill_folder(command: SampleCommand, folder: Path) -> dict[str, Any]:
     """Make what is missing of the samples in ``folder``, on Ray; returns the manifest."""
     artefact = load_artefact(command.artefact.expanduser())
     task = check(command, artefact, threads=command.threads or 1)
-    # Ray's C++ side warns on the terminal, past all Python logging, that actors with restarts take their arguments from its store.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     check_ours(folder)
     with exclusive(folder, f"the sample folder {folder}", other="--out"), contextlib.ExitStack() as stack:
         # A private cluster has the GPUs of this machine, and is not started when nothing is to be made.
@@ -74,16 +74,32 @@ def fill_folder(command: SampleCommand, folder: Path) -> dict[str, Any]:
 
 
 def _make(task: Task, folder: Path, parts: list[int], command: SampleCommand, cluster: Cluster) -> None:
-    from elf_platform.sampling.actors import plan_pool, sample_parts
+    from elf_platform.sampling.actors import sample_parts
 
     pool = plan_pool(cluster, actors=command.actors, threads=task.run.threads, device=task.run.device, parts=len(parts))
     unfinish(folder)
     kept = task.config.count - sum(task.sizes[part] for part in parts)
     if kept:
         sys.stderr.write(f"{kept} of {task.config.count} samples are there already; sampling the rest\n")
-    with ProgressLine("sampling", task.config.count - kept, unit="samples", digits=0) as line:
+    with _native_stderr_off(), ProgressLine("sampling", task.config.count - kept, unit="samples", digits=0) as line:
         for record in sample_parts(task, folder, parts, pool):
             line.advance(record["rows"])
+
+
+@contextlib.contextmanager
+def _native_stderr_off() -> Iterator[None]:
+    """What is written to the descriptor itself is dropped, what Python writes to sys.stderr stays: Ray's C++ side warns, past all logging,
+    that actors which may be restarted take their arguments from its store."""
+    sys.stderr.flush()
+    before, kept, null = sys.stderr, os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    with open(kept, "w", encoding=before.encoding, errors="replace", buffering=1) as sys.stderr:
+        os.dup2(null, 2)
+        os.close(null)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            sys.stderr = before
 
 
 def _device(command: SampleCommand, gpus: float) -> str:

@@ -4,6 +4,7 @@ Shapes: B rows of a compute batch, L tokens.
 """
 
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ def load_sampler(task: Task) -> Sampler:
     if sha256_of(folder / CONFIG) != run.artefact:
         raise ValueError(f"the artefact {folder} was replaced while samples were made of it; run the command again for the new one")
     device = torch.device(run.device)
+    if run.compile and run.device == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        raise ValueError("--compile on a CPU needs a C++ compiler, but there is no g++ or clang++; install one, or leave --compile away")
     artefact = load_artefact(folder, device=device, precision=run.precision)
     network: Any = torch.compile(artefact.network, dynamic=False) if run.compile else artefact.network
     return Sampler(artefact=artefact, network=network, config=task.config, target_length=run.target_length, device=device)

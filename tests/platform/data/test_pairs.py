@@ -218,7 +218,8 @@ def test_broken_lines_are_counted_or_refused_and_never_shift_pairs(tmp_path: Pat
     with pytest.raises(ValueError, match=r"a\.tsv:122 has 1 tab-separated column\(s\), but should have 2"):
         read_pairs([str(path)], "de", "en")
     empty = write_tsv(tmp_path / "b.tsv", [PAIRS[0], ("", "y"), PAIRS[1]])
-    assert read_pairs([str(empty)], "de", "en") == [PAIRS[0], ("", "y"), PAIRS[1]]
+    empty.write_text(empty.read_text() + "\t\t\n")
+    assert read_pairs([str(empty)], "de", "en") == [PAIRS[0], ("", "y"), PAIRS[1], ("", "")]
 
 
 def test_one_target_for_all_cannot_be_split_by_target(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from elf.artefact import load_artefact
 from elf.processes import Autoregressive, EmbeddedFlow
 from elf_platform.cli import parse_settings
 from elf_platform.lock import exclusive
+from elf_platform.runtime import Cluster
 from elf_platform.sampling.command import SampleCommand, Task
 from elf_platform.sampling.folder import read_samples
 from elf_platform.sampling.job import fill_folder, print_samples
+from elf_platform.sampling.pool import Pool, plan_pool
 from elf_platform.sampling.rows import load_sampler, sample_batch
 
 
@@ -199,3 +201,16 @@ def test_a_folder_that_another_process_fills_is_refused(models: dict[str, Path],
         pytest.raises(ValueError, match=r"the sample folder .* is in use by process .* another --out"),
     ):
         fill_folder(parse(str(models["elf"]), "--count", "2"), tmp_path / "out")
+
+
+def test_actors_take_what_there_is() -> None:
+    here = Cluster(nodes=1, cpus=4.0, gpus=2.0, local=True)
+    assert plan_pool(here, actors=0, threads=1, device="cpu", parts=9) == Pool(actors=4, cpus=1, gpus=0)
+    assert plan_pool(here, actors=0, threads=3, device="cpu", parts=9) == Pool(actors=1, cpus=3, gpus=0)
+    assert plan_pool(here, actors=3, threads=1, device="cpu", parts=2) == Pool(actors=2, cpus=1, gpus=0), "no actor without a part"
+    assert plan_pool(here, actors=0, threads=1, device="cuda", parts=9) == Pool(actors=2, cpus=1, gpus=1)
+    for actors, threads, device in ((5, 1, "cpu"), (0, 5, "cpu"), (3, 1, "cuda")):
+        with pytest.raises(ValueError, match="do not fit: this machine has [24] .PUs; lower --actors or --threads"):
+            plan_pool(here, actors=actors, threads=threads, device=device, parts=9)
+    grows = Cluster(nodes=1, cpus=1.0, gpus=0.0, local=False)
+    assert plan_pool(grows, actors=8, threads=1, device="cpu", parts=9).actors == 8
