@@ -34,8 +34,8 @@ class TinyJudge:
     """Its size and training; part of its name, so that a change makes another judge."""
 
     network: NetworkConfig = NetworkConfig(hidden=128, depth=2, heads=4)
-    steps: int = 250
-    step_tokens: int = 1024
+    steps: int = 150
+    step_tokens: int = 512
     """Tokens of a step; rows are read until these are reached."""
     lr: float = 8e-3
     ema_decay: float = 0.98
