@@ -128,9 +128,9 @@ def load_judge(source: str, *, precision: Precision = "fp32", device: torch.devi
 
 
 def is_artefact(folder: Path) -> bool:
-    """Whether a folder holds an artefact of ours: its config.json names a process."""
+    """Whether a folder holds an artefact of ours: its config.json names a process and files. That of a run names no files."""
     try:
         config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and "process" in config
+    return isinstance(config, dict) and {"process", "files"} <= config.keys()

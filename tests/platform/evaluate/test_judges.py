@@ -126,6 +126,12 @@ def test_judge_with_another_tokenizer_is_refused(tmp_path: Path, judge_folder: P
         load_judge(str(copy))
 
 
+def test_the_folder_of_a_run_stands_for_its_artefact(judge_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(judge_folder, tmp_path / "artefact")
+    (tmp_path / "config.json").write_text(json.dumps({"name": "judge", "process": {"kind": "autoregressive"}}))
+    assert load_judge(str(tmp_path)).card == load_judge(str(judge_folder)).card
+
+
 def test_what_is_no_judge_is_refused(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError, match="there is no judge at"):
         load_judge(str(tmp_path / "nowhere"))
