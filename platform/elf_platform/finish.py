@@ -38,6 +38,7 @@ def finish(job: Job) -> Figures:
         "weights": "ema",
         "code_version": job.code_version,
         "data_sha256": job.data_fingerprint,
+        "tokenizer_sha256": tokenizer.fingerprint,
     }
     folder = save_artefact(
         run_folder / "artefact", process=config.process, network_config=config.network,

@@ -13,7 +13,9 @@ from elf.data.order import Int64
 from elf.files import write_text
 from elf.metrics.text import known_word_share, unigram_cross_entropy, unigram_entropy, words
 from elf_platform.config import RunConfig
+from elf_platform.data.manifest import Manifest
 from elf_platform.data.reader import RowReader
+from elf_platform.evaluate.run_score import run_samples, score_run
 from elf_platform.tracking import read_metrics
 from elf_platform.train.context import WorkerContext
 from elf_platform.train.engine import PlainEngine
@@ -73,7 +75,8 @@ def valid_figures(artefact: Artefact, config: RunConfig, data_folder: Path, devi
 def sample_figures(
     artefact: Artefact, config: RunConfig, corpus: Corpus, run_folder: Path, step: int, device: torch.device, *, data_folder: Path
 ) -> Figures:
-    """Samples and one trajectory for the report; the share of known words against unigram samples of the same length."""
+    """Samples and one trajectory for the report; the share of known words against unigram samples of the same length; the samples'
+    generative perplexity by a tiny judge."""
     sizes, tokenizer = artefact.sizes, artefact.tokenizer
     many = replace(config.sample, count=max(WORD_SAMPLES, config.sample.count))
     given = given_sources(RowReader(data_folder, "valid"), many.count, codec=artefact.codec, device=device)
@@ -92,7 +95,11 @@ def sample_figures(
     unigram_BL = rng.choice(len(frequency_V), size=(many.count, sizes.target_length), p=frequency_V)
     unigram_texts = [tokenizer.decode(row) for row in unigram_BL.tolist()]
     rows = [[i for i in row if i != tokenizer.pad_id] for row in samples.ids_BL.tolist()]
+    drawn = run_samples(
+        artefact, config, texts, rows, nfe=samples.nfe, count=many.count, data_sha256=Manifest.load(data_folder).content_hash
+    )
     return {
+        **score_run(artefact, config, drawn, run_folder, data_folder, targets=given.references if given else None),
         "sample/known_word_share": known_word_share(texts, corpus.words),
         "sample/known_word_share_unigram": known_word_share(unigram_texts, corpus.words),
         "sample/unigram_entropy": unigram_entropy(rows),

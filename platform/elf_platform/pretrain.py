@@ -19,7 +19,7 @@ from elf_platform.report import render_figures, write_report
 from elf_platform.runtime import Cluster, connect
 from elf_platform.sizes import shape_network
 from elf_platform.summary import print_summary
-from elf_platform.tracking import RunHandle, load_handle, open_run
+from elf_platform.tracking import RunHandle, load_handle, open_run, start_tracker
 from elf_platform.tracking import finish as end_tracking
 from elf_platform.train.driver import launch
 from elf_platform.train.preflight import Placement
@@ -125,5 +125,9 @@ def check_same(path: Path, fingerprint: str, what: str, why: str) -> None:
 
 
 def _track_results(handle: RunHandle, run_folder: Path, report: Path, figures: Figures) -> None:
-    artifacts = [run_folder / name for name in ("config.json", "summary.json", "samples.jsonl", "artefact")]
+    artifacts = [run_folder / name for name in ("config.json", "summary.json", "samples.jsonl", "score.json", "artefact")]
+    tracker = start_tracker(load_handle(run_folder) or handle, run_folder)
+    numbers = {name: value for name, value in figures.items() if name.startswith(("sample/", "score/")) and not isinstance(value, str)}
+    tracker.log(int(figures.get("steps", 0)), numbers)
+    tracker.close()
     end_tracking(handle, run_folder, "FINISHED", [report, *artifacts], render_figures(run_folder))

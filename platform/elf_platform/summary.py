@@ -17,7 +17,10 @@ _ROWS = (
     ("decoder cross-entropy (nats per token)", "valid/decoder_ce", "valid/unigram_ce", "unigram model"),
     ("cross-entropy (nats per token)", "valid/ce", "valid/unigram_ce", "unigram model"),
     ("share of sampled words known from the text", "sample/known_word_share", "sample/known_word_share_unigram", "unigram samples"),
-    ("unigram entropy of samples (nats)", "sample/unigram_entropy", "", ""),
+    ("generative perplexity of samples", "score/gen_ppl", "score/gen_ppl_reference", "real text"),
+    ("generative perplexity of unigram text", "score/gen_ppl_unigram", "score/gen_ppl_shuffled", "shuffled text"),
+    ("unigram entropy of samples (nats, judge's ids)", "score/entropy", "score/entropy_reference", "real text"),
+    ("unigram entropy of samples (nats, own ids)", "sample/unigram_entropy", "", ""),
     ("network evaluations per sample (NFE)", "sample/nfe", "", ""),
     ("tokens per second (median)", "perf/tokens_per_second", "", ""),
 )
@@ -36,6 +39,8 @@ def print_summary(run_folder: Path, figures: Figures, handle: RunHandle | None) 
         out.print(textwrap.shorten(" ".join(text.split()), 220, placeholder=" ..."), markup=False)
         out.print()
     out.print(table)
+    if "score/protocol" in figures:
+        out.print(f"\nperplexity: {figures['score/protocol']}", style="dim", markup=False)
     out.print(f"\nartefact  {figures['artefact']}")
     out.print(f"report    {run_folder / 'report.html'}")
     command = ui_command(handle) if handle else ""

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOTS = (ROOT / "model", ROOT / "platform")
 
 RAY_MODULES = {
-    f"elf_platform.{name}" for name in ("runtime", "place", "data.prepare", "sampling.actors", "train.driver", "train.callbacks")
+    f"elf_platform.{name}"
+    for name in ("runtime", "place", "data.prepare", "sampling.actors", "train.driver", "train.callbacks", "evaluate.pool")
 }
 """Modules that place work on the cluster; no other may import Ray."""
 

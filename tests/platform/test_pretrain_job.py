@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from elf.artefact import load_artefact
+from elf_platform.evaluate.record import load_record
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -35,11 +36,14 @@ def test_the_main_job_end_to_end(tiny_text: Path, tmp_path: Path) -> None:
     done = pretrain(tmp_path, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "runs/first"
-    for word in ("artefact", "report", "mlflow ui --backend-store-uri", "next", "NFE", "decoder cross-entropy"):
+    words_said = ("artefact", "report", "generative perplexity", "protocol elf", "mlflow ui --backend-store-uri", "next", "NFE")
+    for word in (*words_said, "decoder cross-entropy"):
         assert word in done.stdout, word
     figures = json.loads((run / "summary.json").read_text())
     assert figures["steps"] == 8 and figures["sample/nfe"] == 5
     assert {"valid/decoder_ce", "valid/flow", "valid/flow_at_start", "valid/unigram_ce", "sample/known_word_share"} <= figures.keys()
+    assert {"score/gen_ppl", "score/gen_ppl_reference", "score/gen_ppl_unigram", "score/entropy", "score/protocol"} <= figures.keys()
+    assert load_record(run).scores["gen_ppl"].value == figures["score/gen_ppl"]
     artefact = load_artefact(run / "artefact")
     assert artefact.lineage["step"] == 8 and artefact.codec is not None
     page = (run / "report.html").read_text()
@@ -51,7 +55,7 @@ def test_the_main_job_end_to_end(tiny_text: Path, tmp_path: Path) -> None:
         runs = store.execute("select status from runs").fetchall()
         logged = {name for (name,) in store.execute("select distinct key from metrics")}
     assert runs == [("FINISHED",)]
-    assert {"train/loss", "valid/loss", "optim/lr", "perf/mfu"} <= logged
+    assert {"train/loss", "valid/loss", "optim/lr", "perf/mfu", "score/gen_ppl", "sample/nfe"} <= logged
     assert "Traceback" not in done.stderr and "pid=" not in done.stderr, "noise of the libraries"
 
     again = pretrain(tmp_path, *words)

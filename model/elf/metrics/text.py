@@ -25,14 +25,20 @@ def known_word_share(texts: Iterable[str], vocabulary: frozenset[str] | set[str]
     return sum(found) / len(found) if found else math.nan
 
 
-def unigram_entropy(rows: Iterable[Sequence[int]]) -> float:
-    """Entropy in nats of each row's own token counts, averaged over rows that are not empty (elf.md C.3); nan when all are."""
+def row_entropies(rows: Iterable[Sequence[int]]) -> list[float]:
+    """Entropy in nats of each row's own token counts, of the rows that are not empty (elf.md C.3)."""
     values = []
     for row in rows:
         counts = np.array(list(Counter(row).values()), dtype=np.float64)
         if counts.size:
             p = counts / counts.sum()
             values.append(float(-(p * np.log(p)).sum()))
+    return values
+
+
+def unigram_entropy(rows: Iterable[Sequence[int]]) -> float:
+    """``row_entropies`` averaged; nan when all rows are empty."""
+    values = row_entropies(rows)
     return sum(values) / len(values) if values else math.nan
 
 

@@ -26,11 +26,13 @@ def header(record: RunRecord) -> str:
         "code": record.config.get("code_version"),
     }
     shown = "".join(f"<span>{name} <b>{clean(value)}</b></span>" for name, value in facts.items() if value)
-    cards = _loss_cards(record) + _figure_cards(record)
+    cards = _loss_cards(record) + _score_cards(record) + _figure_cards(record)
+    protocol = record.summary.get("score/protocol")
+    measured = f'<p class="lead">Perplexity: {clean(protocol)}.</p>' if isinstance(protocol, str) else ""
     columns = -(-len(cards) // max(1, -(-len(cards) // MOST_COLUMNS)))  # rows of about equal length
     return (
         f'<p class="over">Training run</p><h1>{clean(record.name)}</h1><p class="facts">{shown}</p>'
-        f'<div class="cards" style="--columns:{columns}">{"".join(cards)}</div>{_commands(record)}'
+        f'<div class="cards" style="--columns:{columns}">{"".join(cards)}</div>{measured}{_commands(record)}'
     )
 
 
@@ -59,6 +61,28 @@ def _loss_cards(record: RunRecord) -> list[str]:
         words.append(f"unigram {short(unigram)}" if unigram is not None else "")
         colour = "s2" if source == "valid" else "s1"
         cards.append(_card(title, f"{last:.4g}", ", ".join(filter(None, words)), sparkline(thin(line, 100), colour)))
+    return cards
+
+
+def _score_cards(record: RunRecord) -> list[str]:
+    """Generative perplexity and entropy of the samples, each beside that of real text; perplexity alone would praise repetition."""
+    cards = []
+    for key, title, others in (
+        ("score/gen_ppl", "Gen. PPL", ("reference", "unigram")),
+        ("score/entropy", "Entropy", ("reference",)),
+        ("score/bleu", "BLEU", ()),
+        ("score/rougeL", "ROUGE-L", ()),
+    ):
+        value = _number(record.summary, key)
+        if value is None:
+            continue
+        low, high = _number(record.summary, f"{key}_low"), _number(record.summary, f"{key}_high")
+        words = [f"{short(low)} to {short(high)}" if low is not None and high is not None else ""]
+        for other in others:
+            beside = _number(record.summary, f"{key}_{other}")
+            name = "real text" if other == "reference" else other
+            words.append(f"{name} {short(beside)}" if beside is not None else "")
+        cards.append(_card(title, f"{value:.4g}", ", ".join(filter(None, words))))
     return cards
 
 

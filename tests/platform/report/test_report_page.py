@@ -233,3 +233,16 @@ def test_a_broken_line_of_events_costs_itself_only(tmp_path: Path) -> None:
     book_event(tmp_path, 3, "stop", "Ctrl-C")
     _, page = read_page(tmp_path)
     assert page.all("table", "events")[0].count("step ") == 2
+
+
+def test_generative_perplexity_is_shown_with_its_protocol_and_beside_real_text(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    figures = {"score/gen_ppl": 234.5, "score/gen_ppl_low": 210.0, "score/gen_ppl_high": 260.0, "score/gen_ppl_reference": 87.0}
+    figures |= {"score/gen_ppl_unigram": 900.0, "score/entropy": 3.25, "score/entropy_reference": 3.5}
+    write(tmp_path / "summary.json", summary | figures | {"score/protocol": f"judge tiny, protocol elf {EVIL}"})
+    page = Page(write_report(tmp_path).read_text("utf-8"))
+    cards = " | ".join(page.all("div", "card"))
+    assert "Gen. PPL234.5210 to 260, real text 87, unigram 900" in cards and "Entropy3.25real text 3.5" in cards
+    assert "BLEU" not in cards
+    assert any("judge tiny, protocol elf" in text for text in page.all("p", "lead")) and not page.all("img")

@@ -1,0 +1,24 @@
+"""Texts in, a score record out.
+
+python jobs/evaluate.py SAMPLES --judge hf:gpt2-large [--reference data/KEY --controls] [--references targets.txt]
+python jobs/evaluate.py text.txt --judge runs/judge/artefact
+python jobs/evaluate.py RUN/artefact --data data/KEY
+python jobs/evaluate.py compare SCORE.json SCORE.json ...
+"""
+
+from elf_platform.cli import parse_settings, run_main
+
+
+def main(argv: list[str]) -> None:
+    """Score or compare as the command line says; see --help."""
+    from elf_platform.evaluate.command import CompareCommand, EvaluateCommand, compare_records, evaluate
+
+    prog, summary = "python jobs/evaluate.py", str(__doc__)
+    if argv[:1] == ["compare"]:
+        compare_records(parse_settings(CompareCommand, argv[1:], prog=f"{prog} compare", summary=summary))
+    else:
+        evaluate(parse_settings(EvaluateCommand, argv, prog=prog, summary=summary))
+
+
+if __name__ == "__main__":
+    run_main(main)

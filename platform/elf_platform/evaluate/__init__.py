@@ -1,0 +1,1 @@
+"""Texts become numbers that somebody else can reproduce: judges, score records, their comparison."""

@@ -1,0 +1,195 @@
+"""jobs/evaluate.py: what the command line asks for, done."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from elf.artefact import load_artefact
+from elf.metrics.perplexity import PROTOCOLS
+from elf.nn.config import Precision
+from elf_platform.config import TrackingConfig
+from elf_platform.config_io import default_storage
+from elf_platform.evaluate.compare import compare, score_table
+from elf_platform.evaluate.judge import NO_JUDGE, is_artefact, load_judge
+from elf_platform.evaluate.losses import score_artefact
+from elf_platform.evaluate.metrics import Resampling
+from elf_platform.evaluate.record import FILE, ScoreRecord, check_complete, load_record, save_record
+from elf_platform.evaluate.score import Measure, score
+from elf_platform.evaluate.scoring import BATCH_TOKENS, Run
+from elf_platform.evaluate.texts import Unit, read_texts
+from elf_platform.evaluate.track import track_record
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateCommand:
+    """Score samples, a text or an artefact, and leave a score record."""
+
+    subject: Annotated[Path, tyro.conf.Positional]
+    """A folder of samples (jobs/sample.py --out); a .txt or .jsonl file, a folder of .txt files, or prepared data; or an artefact."""
+    judge: str = ""
+    """hf:gpt2-large, a folder of a Hugging Face causal model, an artefact of the autoregressive process, or none."""
+    reference: Path | None = None
+    """Real text to score the same way and to take MAUVE against: whatever a subject may be, but an artefact. As many texts are read."""
+    references: Path | None = None
+    """One target a line (or a "text" in each line of .jsonl), in the order of the samples, for BLEU and ROUGE."""
+    controls: bool = False
+    """Also score the reference with its words shuffled, and words drawn from its frequencies."""
+    protocol: str = "elf"
+    """How tokens enter perplexity: elf (the paper's code), elf-macro, once, no-end or bos (docs/scores.md)."""
+    tokens: int = 0
+    """Judge tokens of a text at most, the rest is cut; 0 for the judge's limit."""
+    count: int = 0
+    """Texts at most, the first ones; 0 for all."""
+    unit: Unit = "paragraph"
+    """What one text of a .txt file is."""
+    data: Path | None = None
+    """For an artefact: prepared data whose validation rows it is measured on."""
+    precision: Precision = "fp32"
+    """Of the judge, or of the artefact that is measured."""
+    batch_tokens: int = BATCH_TOKENS
+    """Tokens of one judge batch."""
+    threads: int = 1
+    """CPU threads of each judge; figures may differ in the last digits between numbers of threads, so the record holds it."""
+    actors: int = 0
+    """Judges at work at the same time, as Ray actors; 0 for one in this process. The figures are the same."""
+    resamples: int = 1000
+    """Bootstrap resamples of the texts for 95 % intervals; 0 for none."""
+    seed: int = 0
+    """Of resampling, controls, k-means and the choice of texts for self-BLEU."""
+    name: str = ""
+    """Of the record; empty for the subject's name."""
+    out: Path | None = None
+    """File of the record; default: score.json in the sample folder, else under scores/NAME in the storage."""
+    storage: Path = Path("")
+    """Folder for records and the tracking store; empty for $ELF_HOME, or ~/elf-runs."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"protocol is {self.protocol!r}, but there are {', '.join(PROTOCOLS)}")
+        for option in ("tokens", "count", "actors", "resamples"):
+            if getattr(self, option) < 0:
+                raise ValueError(f"{option} is {getattr(self, option)}, but must be 0 or more")
+        for option in ("batch_tokens", "threads"):
+            if getattr(self, option) < 1:
+                raise ValueError(f"{option} is {getattr(self, option)}, but must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareCommand:
+    """Print score records side by side and mark where their protocols differ."""
+
+    records: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Files, or folders that hold a score.json."""
+
+    def __post_init__(self) -> None:
+        if not self.records:
+            raise ValueError("there is nothing to compare; give score records: python jobs/evaluate.py compare A/score.json B/score.json")
+
+
+def evaluate(command: EvaluateCommand) -> ScoreRecord:
+    """Score, print the table, write the record and track it. Raises ValueError or OSError for what cannot be scored."""
+    storage = command.storage.expanduser() if command.storage != Path("") else default_storage()
+    subject = command.subject.expanduser()
+    record = _of_artefact(command) if is_artefact(subject) else _of_texts(command)
+    out = command.out or (subject / FILE if record.subject["kind"] == "samples" else storage / "scores" / record.name / FILE)
+    check_complete(record, str(out))
+    save_record(record, out.expanduser())
+    sys.stdout.write(score_table(record) + "\n")
+    sys.stdout.write(f"\nrecord  {out}\n")
+    command_line = track_record(record, out, storage=storage.expanduser(), tracking=command.tracking)
+    if command_line:
+        sys.stdout.write(f"MLflow  {command_line}\n")
+    return record
+
+
+def compare_records(command: CompareCommand) -> str:
+    """The comparison, printed. Raises ValueError for a record that is broken or incomplete."""
+    text = compare([load_record(path.expanduser()) for path in command.records])
+    sys.stdout.write(text + "\n")
+    return text
+
+
+def _of_texts(command: EvaluateCommand) -> ScoreRecord:
+    if command.data is not None:
+        raise ValueError("data has no effect on texts: it is what an artefact is measured on; drop --data, or give it as --reference")
+    if not command.judge:
+        raise ValueError(
+            f"no judge is given; give --judge hf:gpt2-large, a folder, or an artefact of an autoregressive run, or --judge {NO_JUDGE} for "
+            "the scores that need none"
+        )
+    subject = read_texts(command.subject, unit=command.unit).first(command.count)
+    # As many texts as the subject: distinct-n and MAUVE move with the number of texts.
+    reference = read_texts(command.reference, unit=command.unit).first(len(subject.texts)) if command.reference else None
+    targets = _targets(command.references, command.count) if command.references else None
+    torch.set_num_threads(command.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    judge = None if command.judge == NO_JUDGE else load_judge(command.judge, precision=command.precision, device=device)
+    measure = Measure(
+        judge=judge, protocol=PROTOCOLS[command.protocol], limit=command.tokens, budget=command.batch_tokens, threads=command.threads,
+        resampling=Resampling(resamples=command.resamples, seed=command.seed),
+    )
+    with _actors(command, device) as run:
+        return score(
+            replace(measure, run=run), subject, name=command.name or _name(command.subject), reference=reference, targets=targets,
+            with_controls=command.controls,
+        )
+
+
+@contextlib.contextmanager
+def _actors(command: EvaluateCommand, device: str) -> Iterator[Run | None]:
+    """Where batches are scored: None for this process."""
+    if not command.actors or command.judge == NO_JUDGE:
+        yield None
+        return
+    from elf_platform.evaluate.pool import run_on_actors
+    from elf_platform.runtime import connect
+
+    source = command.judge if command.judge.startswith("hf:") else str(Path(command.judge).expanduser().absolute())
+    with connect():
+        yield run_on_actors(
+            source, precision=command.precision, device=device, protocol=command.protocol, threads=command.threads, actors=command.actors
+        )
+
+
+def _of_artefact(command: EvaluateCommand) -> ScoreRecord:
+    texts_only = [name for name in ("judge", "reference", "references", "controls", "tokens", "actors") if getattr(command, name)]
+    if texts_only:
+        raise ValueError(
+            f"{', '.join(texts_only)} cannot be used on an artefact, which is measured on prepared rows: its texts are scored once they "
+            f"are there. Sample first: python jobs/sample.py {command.subject} --count 512 --out SAMPLES, then give SAMPLES"
+        )
+    if command.data is None:
+        raise ValueError(
+            f"{command.subject} is an artefact, and its losses are measured on prepared rows: give --data, the folder data/KEY that it was "
+            "trained on. For scores of its texts sample first (jobs/sample.py --out) and give the samples"
+        )
+    torch.set_num_threads(command.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    artefact = load_artefact(command.subject.expanduser(), device=device, precision=command.precision)
+    return score_artefact(
+        artefact, command.data.expanduser(), name=command.name or _name(command.subject), count=command.count, seed=command.seed,
+        device=device, precision=command.precision, resampling=Resampling(resamples=command.resamples, seed=command.seed),
+    )
+
+
+def _targets(path: Path, count: int) -> list[str]:
+    path = path.expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no references at {path}; give a text file with one target a line, or .jsonl with a text")
+    lines = read_texts(path).texts if path.suffix == ".jsonl" else path.read_text(encoding="utf-8").splitlines()
+    return lines[:count] if count else lines
+
+
+def _name(subject: Path) -> str:
+    """artefact says nothing of its run; its folder's name does."""
+    path = subject.expanduser().absolute()
+    return path.parent.name if path.name == "artefact" else path.stem
+
+

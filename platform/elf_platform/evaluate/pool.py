@@ -1,0 +1,52 @@
+"""Judge batches on a Ray Data actor pool: the judge is loaded once an actor, and the figures are those of one process."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import ray.data
+import torch
+from numpy.typing import NDArray
+from ray.data import ActorPoolStrategy
+
+from elf.metrics.perplexity import PROTOCOLS
+from elf.nn.config import Precision
+from elf_platform.data.prepare import quiet_ray_data
+from elf_platform.evaluate.judge import load_judge
+from elf_platform.evaluate.scoring import JudgeBatch, Run, score_batch
+
+
+class JudgeActor:
+    """One judge in one process with a fixed number of threads."""
+
+    def __init__(self, source: str, precision: Precision, device: str, protocol: str, threads: int) -> None:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        torch.set_num_threads(threads)
+        self.judge = load_judge(source, precision=precision, device=device)
+        self.protocol = PROTOCOLS[protocol]
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Score the batch that a row holds."""
+        batch = JudgeBatch(index=[], ids=[list(map(int, ids)) for ids in row["ids"]], limit=int(row["limit"]))
+        sums_B2, state_BH = score_batch(self.judge, self.protocol, batch)
+        return {"number": row["number"], "sums": sums_B2.tobytes(), "states": state_BH.tobytes(), "width": state_BH.shape[1]}
+
+
+def run_on_actors(source: str, *, precision: Precision, device: str, protocol: str, threads: int, actors: int) -> Run:
+    """Scoring on ``actors`` actors; Ray must be initialised. Batches are the same whatever their number, and so are the results."""
+
+    def run(batches: Sequence[JudgeBatch]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        rows = [{"number": number, "ids": batch.ids, "limit": batch.limit} for number, batch in enumerate(batches)]
+        found: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        with quiet_ray_data():
+            data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+                JudgeActor, fn_constructor_args=(source, precision, device, protocol, threads), compute=ActorPoolStrategy(size=actors),
+                num_cpus=0 if device == "cuda" else 1, num_gpus=1 if device == "cuda" else 0,
+            )
+            for row in data.iter_rows():
+                sums = np.frombuffer(row["sums"]).reshape(-1, 2)
+                found[row["number"]] = (sums, np.frombuffer(row["states"]).reshape(-1, row["width"]))
+        return [found[number] for number in range(len(batches))]
+
+    return run

@@ -1,0 +1,92 @@
+"""The score record of a finished run's own samples, and its headline figures."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from elf.artefact import CONFIG, Artefact
+from elf.files import sha256_of
+from elf_platform.config import RunConfig
+from elf_platform.data.manifest import Manifest
+from elf_platform.evaluate.judge import load_judge
+from elf_platform.evaluate.metrics import Resampling
+from elf_platform.evaluate.record import FILE, Facts, ScoreRecord, save_record
+from elf_platform.evaluate.score import Measure, score
+from elf_platform.evaluate.texts import Texts, prepared_texts, sampler_facts
+from elf_platform.evaluate.tiny_judge import tiny_judge
+
+REFERENCE_ROWS = 128
+"""Validation rows that are scored beside the samples."""
+SELF_BLEU_TEXTS = 32
+"""As many as there are samples; the work grows with the square."""
+
+
+def score_run(
+    artefact: Artefact, config: RunConfig, samples: Texts, run_folder: Path, data_folder: Path, *, targets: list[str] | None = None
+) -> dict[str, float | str]:
+    """Score samples with the tiny judge of the run's data, beside real, shuffled and unigram text; the record goes to score.json.
+
+    targets: one reference a sample, of conditional runs, for BLEU and ROUGE. Returns figures named score/...; none when all samples are
+    empty, since there is nothing to judge then. What cannot be scored costs its figures and never the run: score/protocol says why."""
+    if not samples.kept:
+        return {}
+    try:
+        return figures_of(_record(artefact, config, samples, run_folder, data_folder, targets))
+    except (ValueError, ArithmeticError) as error:
+        return {"score/protocol": f"not scored: {error}"}
+
+
+def _record(
+    artefact: Artefact, config: RunConfig, samples: Texts, run_folder: Path, data_folder: Path, targets: list[str] | None
+) -> ScoreRecord:
+    device = next(artefact.network.parameters()).device
+    judge_folder = tiny_judge(data_folder, config.storage, device=device)
+    measure = Measure(
+        judge=load_judge(str(judge_folder), device=device), threads=torch.get_num_threads(),
+        resampling=Resampling(self_bleu_texts=SELF_BLEU_TEXTS),
+    )
+    reference = prepared_texts(data_folder, count=REFERENCE_ROWS) if Manifest.load(data_folder).valid.rows else None
+    record = score(measure, samples, name=config.name, reference=reference, targets=targets, with_controls=reference is not None)
+    save_record(record, run_folder / FILE)
+    return record
+
+
+def run_samples(
+    artefact: Artefact, config: RunConfig, texts: list[str], ids: list[list[int]], *, nfe: int, count: int, data_sha256: str
+) -> Texts:
+    """A run's samples as texts to score."""
+    settings = asdict(config.sample) | {"count": count}
+    sampling: Facts = {
+        "process": artefact.process.kind, "weights": artefact.lineage["weights"], "settings": settings, "nfe": nfe,
+        "seed": settings["seed"], **sampler_facts(artefact.process.kind, settings),
+        "precision": config.train.precision, "compute_batch": count, "artefact": sha256_of(artefact.folder / CONFIG),
+        "tokenizer": artefact.tokenizer.fingerprint, "data": data_sha256, "code_version": artefact.lineage["code_version"],
+    }
+    return Texts(
+        kind="samples", path=str(artefact.folder), form=f"samples of at most {artefact.sizes.target_length} tokens", texts=texts, ids=ids,
+        sampling=sampling,
+    )
+
+
+def figures_of(record: ScoreRecord) -> dict[str, float | str]:
+    """Headline figures of a record, and its protocol in words."""
+    figures: dict[str, float | str] = {f"score/{name}": estimate.value for name, estimate in record.scores.items()}
+    ppl = record.scores.get("gen_ppl")
+    if ppl is not None and ppl.low is not None and ppl.high is not None:
+        figures |= {"score/gen_ppl_low": ppl.low, "score/gen_ppl_high": ppl.high}
+    for row, scores in record.beside.items():
+        figures |= {f"score/{name}_{row}": scores[name].value for name in ("gen_ppl", "entropy") if name in scores}
+    return figures | {"score/protocol": protocol_words(record)}
+
+
+def protocol_words(record: ScoreRecord) -> str:
+    """How the figures were measured, in one line."""
+    judge, protocol, subject = record.judge, record.protocol, record.subject
+    first = "first token scored" if protocol["first"] else "first token unscored"
+    end = {"elf": "first end-of-text scored", "once": "first end-of-text scored", "none": "end unscored"}[protocol["end"]]
+    average = "micro-average" if protocol["average"] == "tokens" else "macro-average"
+    return (
+        f"judge {judge['name']} ({judge['precision']}), protocol {protocol['name']}: {first}, {end}, {average}; {subject['scored']} of "
+        f"{subject['texts']} samples, at most {subject['tokens_at_most']} tokens"
+    )

@@ -1,0 +1,167 @@
+"""What is scored: texts from a folder of samples, from prepared data, or from files, with the facts that a record needs about them."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from elf.processes import Autoregressive
+from elf_platform.data.manifest import FILE as MANIFEST
+from elf_platform.data.manifest import Manifest
+from elf_platform.data.reader import RowReader
+from elf_platform.evaluate.record import GIVEN_TEXT, REQUIRED, Facts, digest
+
+Unit = Literal["paragraph", "line"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """Texts in order, those without a character included."""
+
+    kind: str
+    path: str
+    form: str
+    """What one text is."""
+    texts: list[str]
+    ids: list[list[int]] | None = None
+    """The sampled token ids of each text, where it was sampled."""
+    sampling: Facts = field(default_factory=dict)
+
+    def first(self, count: int) -> "Texts":
+        """At most ``count`` of them (0: all)."""
+        if not count or count >= len(self.texts):
+            return self
+        return replace(self, texts=self.texts[:count], ids=self.ids[:count] if self.ids is not None else None)
+
+    @property
+    def kept(self) -> list[int]:
+        """Places of the texts that are not empty."""
+        return [i for i, text in enumerate(self.texts) if text.strip()]
+
+    @property
+    def sha256(self) -> str:
+        """Of the texts alone, wherever they lie."""
+        return digest(self.texts)
+
+
+def given(value: str = GIVEN_TEXT) -> Facts:
+    """Facts of sampling of what was not sampled."""
+    return dict.fromkeys(REQUIRED["sampling"], value)
+
+
+def read_texts(path: Path, *, unit: Unit = "paragraph") -> Texts:
+    """The texts at ``path``: a folder of samples, a folder of prepared data (its validation rows), a .txt file or a folder of them
+    (paragraphs, or lines), or a .jsonl file with a key "text".
+
+    Raises FileNotFoundError or ValueError for what is missing, half-written or without text."""
+    path = path.expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"there is nothing at {path} to score; give a folder of samples, prepared data, or a file of text")
+    found = _from_folder(path, unit) if path.is_dir() else _from_files([path], path, unit)
+    if not found.kept:
+        raise ValueError(f"{path} holds no text: {len(found.texts)} texts, all of them empty; there is nothing to score")
+    return found
+
+
+def _from_folder(path: Path, unit: Unit) -> Texts:
+    if (path / MANIFEST).is_file() and "shards" in _keys(path / MANIFEST):
+        return prepared_texts(path)
+    files = sorted(p for p in path.rglob("*.txt") if p.is_file())
+    if files and not any((path / name).exists() for name in ("run.json", MANIFEST, "parts")):
+        return _from_files(files, path, unit)
+    return _sampled(path)
+
+
+def _keys(path: Path) -> set[str]:
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return set()
+    return set(plain) if isinstance(plain, dict) else set()
+
+
+def prepared_texts(folder: Path, *, count: int = 0, split: Literal["train", "valid"] = "valid") -> Texts:
+    """Rows of prepared data as their tokenizer decodes them, conditions left out; evenly spread where ``count`` is fewer than all."""
+    reader = RowReader(folder, split)
+    if not len(reader):
+        raise ValueError(f"{folder} holds no rows of the split {split}; prepare it with data.valid_fraction above 0")
+    chosen = np.arange(len(reader)) if not count else np.unique(np.linspace(0, len(reader) - 1, min(count, len(reader))).astype(np.int64))
+    rows: list[list[int]] = []
+    for start in range(0, len(chosen), 256):
+        batch = reader.read(chosen[start : start + 256])
+        target_BL = batch.valid_BL & ~batch.condition_BL
+        rows += [ids[mask].tolist() for ids, mask in zip(batch.ids_BL, target_BL, strict=True)]
+    texts = [reader.tokenizer.decode(row) for row in rows]
+    form = f"{split} rows of {reader.length} tokens ({Manifest.load(folder).name})"
+    return Texts(kind="text", path=str(folder.absolute()), form=form, texts=texts, ids=rows, sampling=given())
+
+
+def _from_files(files: list[Path], path: Path, unit: Unit) -> Texts:
+    """Every file of the same kind, in the order of their names."""
+    texts: list[str] = []
+    form = f"{unit}s of text files"
+    for file in files:
+        try:
+            content = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file} is not UTF-8 text ({error}); give text, a folder of samples, or prepared data") from error
+        if file.suffix == ".jsonl":
+            texts += [_jsonl_text(file, number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+            form = "lines of JSON with a text"
+        elif unit == "line":
+            texts += content.splitlines()
+        else:
+            texts += [" ".join(part.split()) for part in content.split("\n\n") if part.strip()]
+    return Texts(kind="text", path=str(path.absolute()), form=form, texts=texts, sampling=given())
+
+
+def _jsonl_text(file: Path, number: int, line: str) -> str:
+    try:
+        value = json.loads(line)["text"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{file}, line {number}: no JSON object with a "text" ({error}); give such lines, or a .txt file') from error
+    return str(value)
+
+
+def _sampled(folder: Path) -> Texts:
+    from elf_platform.sampling.folder import read_samples
+
+    manifest, rows = read_samples(folder)
+    return Texts(
+        kind="samples", path=str(folder.absolute()), texts=[row["text"] for row in rows], ids=[list(row["tokens"]) for row in rows],
+        form=f"samples of at most {manifest['target_length']} tokens" + (", one a source" if manifest["sources"]["lines"] else ""),
+        sampling=sampling_facts(manifest),
+    )
+
+
+def sampler_facts(process: str, settings: dict[str, Any]) -> Facts:
+    """Sampler, grid, steps and guidance; an autoregressive process has none of these, whatever its settings say."""
+    names = ("sampler", "grid", "steps", "guidance")
+    if process == Autoregressive.kind:
+        return dict.fromkeys(names, "left to right")
+    return {name: settings[name] for name in names}
+
+
+def sampling_facts(manifest: dict[str, Any]) -> Facts:
+    """The record's facts of sampling from the manifest of a sample folder."""
+    settings, lineage = manifest["settings"], manifest.get("lineage", {})
+    return {
+        "process": manifest["process"],
+        "weights": manifest["weights"],
+        **sampler_facts(manifest["process"], settings),
+        "settings": settings,
+        "nfe": manifest["nfe"],
+        "seed": manifest["seed"],
+        "precision": manifest["precision"],
+        "compute_batch": manifest["compute_batch"],
+        "artefact": manifest["artefact"],
+        "tokenizer": manifest["tokenizer"],
+        # An imported model knows no prepared data; its lineage names where it comes from.
+        "data": lineage.get("data_sha256") or lineage.get("run") or "unknown",
+        "code_version": manifest["code_version"],
+        "sources": manifest["sources"] if manifest["sources"]["lines"] else "none",
+    }
+
+

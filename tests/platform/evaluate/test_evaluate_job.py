@@ -1,0 +1,105 @@
+"""jobs/evaluate.py: what it leaves, what it refuses, and that the number of actors changes nothing."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from score_subjects import TEXTS
+
+from elf_platform.cli import parse_settings
+from elf_platform.config import TrackingConfig
+from elf_platform.evaluate.command import CompareCommand, EvaluateCommand, compare_records, evaluate
+from elf_platform.evaluate.record import load_record
+
+ROOT = Path(__file__).parents[3]
+
+
+def command(*words: str) -> EvaluateCommand:
+    return parse_settings(EvaluateCommand, [*words, "--tracking.kind", "null"], prog="evaluate")
+
+
+def test_samples_are_scored_into_their_folder(
+    sample_folder: Path, judge_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    targets = tmp_path / "targets.txt"
+    targets.write_text("".join(f"{text}\n" for text in TEXTS))
+    words = (str(sample_folder), "--judge", str(judge_folder), "--references", str(targets), "--resamples", "20")
+    record = evaluate(command(*words))
+    assert load_record(sample_folder) == record and record.scores["bleu"].value == pytest.approx(100)
+    said = capsys.readouterr().out
+    assert "Gen. PPL" in said and "score.json" in said
+    other = evaluate(command(*words, "--protocol", "once", "--out", str(tmp_path / "once.json"), "--name", "again"))
+    assert other.scores["gen_ppl"].value == record.scores["gen_ppl"].value, "our texts hold no end-of-text inside"
+    said = compare_records(CompareCommand(records=(sample_folder, tmp_path / "once.json")))
+    assert "* again" in said and "protocol.name: elf | once" in said
+
+
+def test_a_text_is_scored_into_the_storage(judge_folder: Path, tmp_path: Path) -> None:
+    text = tmp_path / "real.txt"
+    text.write_text("\n".join(TEXTS))
+    words = (str(text), "--unit", "line", "--judge", str(judge_folder), "--storage", str(tmp_path), "--resamples", "0")
+    record = evaluate(command(*words, "--reference", str(text), "--controls"))
+    assert load_record(tmp_path / "scores/real") == record and record.sampling["sampler"] == "given text"
+    assert record.scores["gen_ppl"] == record.beside["reference"]["gen_ppl"] and record.scores["gen_ppl"].low is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "no judge is given"),
+        (("--judge", "nowhere"), "there is no judge at nowhere"),
+        (("--judge", "none", "--controls"), "add --reference"),
+        (("--judge", "none", "--references", "nowhere.txt"), "there are no references at"),
+        (("--judge", "none", "--data", "x"), "data has no effect"),
+        (("--judge", "none", "--protocol", "elfin"), "there are elf, elf-macro"),
+        (("--judge", "none", "--count", "-1"), "count is -1"),
+        (("--judge", "none", "--threads", "0"), "threads is 0"),
+        (("--judge", "none", "--jugde", "x"), "judge"),
+    ],
+)
+def test_bad_settings_are_refused(words: tuple[str, ...], said: str, sample_folder: Path) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        evaluate(command(str(sample_folder), *words))
+
+
+def test_nothing_to_compare_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing to compare"):
+        CompareCommand(records=())
+    with pytest.raises(FileNotFoundError, match="no score record at"):
+        compare_records(CompareCommand(records=(tmp_path / "nowhere.json",)))
+
+
+def test_an_artefact_needs_data_and_takes_no_judge(judge_folder: Path) -> None:
+    with pytest.raises(ValueError, match="give --data"):
+        evaluate(command(str(judge_folder)))
+    with pytest.raises(ValueError, match="judge cannot be used on an artefact"):
+        evaluate(command(str(judge_folder), "--judge", "hf:gpt2-large"))
+    assert TrackingConfig().kind == "mlflow"
+
+
+@pytest.mark.slow
+def test_the_job_gives_the_same_record_on_two_actors_and_tracks_it(sample_folder: Path, judge_folder: Path, tmp_path: Path) -> None:
+    path = os.pathsep.join(str(ROOT / folder) for folder in ("platform", "model"))
+    env = os.environ | {"ELF_HOME": str(tmp_path), "PYTHONPATH": path, "COLUMNS": "400"}
+    env.pop("RAY_ADDRESS", None)
+    records = []
+    for actors in ("0", "2"):
+        out = tmp_path / f"{actors}.json"
+        words = [str(sample_folder), "--judge", str(judge_folder), "--actors", actors, "--batch_tokens", "24", "--out", str(out)]
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "jobs/evaluate.py"), *words], env=env, capture_output=True, text=True, timeout=300, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "mlflow ui --backend-store-uri" in done.stdout and "Traceback" not in done.stderr and "pid=" not in done.stderr
+        records.append(out.read_bytes())
+    assert records[0] == records[1]
+    with sqlite3.connect(tmp_path / "mlflow.db") as store:
+        logged = dict(store.execute("select key, value from latest_metrics").fetchall())
+        runs = store.execute("select name, status from runs").fetchall()
+    plain = json.loads(records[0])
+    assert logged["score/gen_ppl"] == pytest.approx(plain["scores"]["gen_ppl"]["value"])
+    assert runs == [(f"score-{plain['name']}", "FINISHED")], "the same score is the same run"

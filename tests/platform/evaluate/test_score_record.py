@@ -1,0 +1,127 @@
+"""Score records: complete or refused, the same figures every time, and comparisons that mark what does not compare."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+from score_subjects import TEXTS, write_samples
+
+from elf.data.tokenizer import Tokenizer
+from elf.metrics.perplexity import PROTOCOLS
+from elf_platform.evaluate.compare import compare, score_table
+from elf_platform.evaluate.judge import load_judge
+from elf_platform.evaluate.metrics import Resampling
+from elf_platform.evaluate.record import REQUIRED, ScoreRecord, load_record, missing, record_json, save_record
+from elf_platform.evaluate.score import Measure, score
+from elf_platform.evaluate.texts import Texts, given, read_texts
+
+
+def measure(judge_folder: Path, protocol: str = "elf") -> Measure:
+    return Measure(judge=load_judge(str(judge_folder)), protocol=PROTOCOLS[protocol], resampling=Resampling(resamples=50))
+
+
+@pytest.fixture(scope="module")
+def record(judge_folder: Path, sample_folder: Path) -> ScoreRecord:
+    reference = Texts(kind="text", path="real.txt", form="lines", texts=TEXTS[::-1], sampling=given())
+    return score(
+        measure(judge_folder), read_texts(sample_folder), name="first", reference=reference, targets=TEXTS, with_controls=True
+    )
+
+
+def test_a_record_states_everything(record: ScoreRecord, sample_folder: Path, judge_folder: Path, tokenizer: Tokenizer) -> None:
+    assert missing(record) == []
+    assert record.subject["texts"] == 6 and record.subject["empty"] == 1 and record.subject["scored"] == 5
+    said = record.sampling
+    assert (said["sampler"], said["steps"], said["nfe"], said["seed"], said["weights"]) == ("sde", 4, 5, 7, "ema")
+    assert (said["artefact"], said["tokenizer"], said["data"]) == ("ab" * 32, tokenizer.fingerprint, "cd" * 32)
+    assert record.judge["name"] == "judge" and record.judge["tokenizer_sha256"] == tokenizer.fingerprint
+    assert set(record.beside) == {"reference", "shuffled", "unigram"}
+    scores = record.scores
+    # The reference is the same texts in another order.
+    assert scores["gen_ppl"].value == pytest.approx(record.beside["reference"]["gen_ppl"].value, rel=1e-6)
+    assert scores["entropy"].value == pytest.approx(scores["entropy_own"].value)
+    assert scores["bleu"].value == pytest.approx(100) and scores["rougeL"].value == pytest.approx(100 * 5 / 6)
+    assert scores["gen_ppl"].low < scores["gen_ppl"].value < scores["gen_ppl"].high
+
+
+def test_scoring_twice_gives_the_same_bytes(record: ScoreRecord, judge_folder: Path, sample_folder: Path, tmp_path: Path) -> None:
+    reference = Texts(kind="text", path="real.txt", form="lines", texts=TEXTS[::-1], sampling=given())
+    again = score(measure(judge_folder), read_texts(sample_folder), name="first", reference=reference, targets=TEXTS, with_controls=True)
+    assert record_json(again) == record_json(record)
+    path = save_record(record, tmp_path / "deep" / "score.json")
+    assert load_record(path) == load_record(path.parent) == record
+
+
+@pytest.mark.parametrize("name", [f"{group}.{key}" for group, keys in REQUIRED.items() for key in keys])
+def test_an_incomplete_record_is_refused(name: str, record: ScoreRecord, tmp_path: Path) -> None:
+    group, key = name.split(".")
+    for value in (None, ""):
+        lacking = dataclasses.replace(record, **{group: {**getattr(record, group), key: value}})
+        with pytest.raises(ValueError, match=f"it lacks {name}\\."):
+            save_record(lacking, tmp_path / "score.json")
+    assert not (tmp_path / "score.json").exists()
+
+
+def test_a_record_without_a_figure_is_refused(record: ScoreRecord, tmp_path: Path) -> None:
+    nan = dataclasses.replace(record.scores["gen_ppl"], value=math.nan)
+    with pytest.raises(ValueError, match=r"scores\.gen_ppl"):
+        save_record(dataclasses.replace(record, scores={"gen_ppl": nan}), tmp_path / "score.json")
+    with pytest.raises(ValueError, match="it lacks scores"):
+        save_record(dataclasses.replace(record, scores={}), tmp_path / "score.json")
+
+
+def test_broken_records_are_refused(record: ScoreRecord, tmp_path: Path) -> None:
+    path = save_record(record, tmp_path / "score.json")
+    whole = json.loads(path.read_text())
+    with pytest.raises(FileNotFoundError, match="no score record at"):
+        load_record(tmp_path / "other.json")
+    for change, said in (
+        (lambda plain: plain.update(format=99), "has format 99"),
+        (lambda plain: plain.pop("scores"), "fields are not those of one"),
+        (lambda plain: plain.update(more=1), "fields are not those of one"),
+        (lambda plain: plain["judge"].pop("precision"), "lacks judge.precision"),
+        (lambda plain: plain.update(scores=[1]), "fields are not those of one"),
+    ):
+        plain = json.loads(json.dumps(whole))
+        change(plain)
+        path.write_text(json.dumps(plain))
+        with pytest.raises(ValueError, match=said):
+            load_record(path)
+    path.write_text(json.dumps(whole)[:-30])
+    with pytest.raises(ValueError, match="is not JSON"):
+        load_record(path)
+
+
+def test_comparison_marks_differences_of_protocol(record: ScoreRecord, judge_folder: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    other = read_texts(write_samples(tmp_path / "other", TEXTS, tokenizer, precision="bf16"))
+    same_way = score(measure(judge_folder), other, name="second", targets=TEXTS)
+    said = compare([record, same_way])
+    assert "measured in the same way" in said and "sampling.precision: fp32 | bf16" in said and "* " not in said
+    other_way = score(measure(judge_folder, "bos"), other.first(4), name="third", targets=TEXTS[:4])
+    said = compare([record, same_way, other_way])
+    lines = said.splitlines()
+    assert any(line.startswith("* third") for line in lines) and not any(line.startswith("* second") for line in lines)
+    assert "do not compare" in said and "protocol.name: elf | elf | bos" in said and "subject.scored: 5 | 5 | 3" in said
+    assert "judge." not in said
+    assert len({line.index(word) for line in lines[:1] for word in ("Gen. PPL",)}) == 1
+
+
+def test_table_has_a_line_for_each_text(record: ScoreRecord) -> None:
+    lines = score_table(record).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["first", "reference", "shuffled", "unigram"]
+    assert all(name in lines[0] for name in ("Gen. PPL", "entropy", "distinct-2", "self-BLEU", "BLEU", "ROUGE-L", "NFE"))
+
+
+def test_targets_of_another_count_and_controls_without_reference(judge_folder: Path, sample_folder: Path) -> None:
+    subject = read_texts(sample_folder)
+    with pytest.raises(ValueError, match="6 texts to score but 2 references"):
+        score(measure(judge_folder), subject, name="x", targets=["a", "b"])
+    with pytest.raises(ValueError, match="add --reference"):
+        score(measure(judge_folder), subject, name="x", with_controls=True)
+
+
+def test_without_a_judge_the_other_scores_remain(sample_folder: Path) -> None:
+    record = score(Measure(judge=None, resampling=Resampling(resamples=20)), read_texts(sample_folder), name="x", targets=TEXTS)
+    assert missing(record) == [] and "gen_ppl" not in record.scores and {"bleu", "distinct_1", "entropy_own"} <= record.scores.keys()
