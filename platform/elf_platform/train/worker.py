@@ -157,9 +157,10 @@ def _set_up_process(job: Job, context: WorkerContext) -> None:
 
 
 def _raise_priority() -> None:
-    """Ray starts all its workers at a low priority, which puts the steps behind Ray's own idle processes; back to the ordinary one where
-    this user may (docs/lab-log.md, Priority)."""
+    """Ray starts all its workers at a low priority, which puts the steps behind Ray's own idle processes; back to that of the process
+    that started them where this user may (docs/lab-log.md, Priority). So `nice` before a command holds for its workers."""
     if Path("/proc/self/task").is_dir():
         with contextlib.suppress(OSError):
+            ordinary = max(0, os.getpriority(os.PRIO_PROCESS, os.getppid()))
             for thread in os.listdir("/proc/self/task"):
-                os.setpriority(os.PRIO_PROCESS, int(thread), 0)
+                os.setpriority(os.PRIO_PROCESS, int(thread), ordinary)
