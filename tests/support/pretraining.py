@@ -7,8 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,28 @@ class Pretraining:
             assert self.process is not None and self.process.poll() is None, f"the run ended early\n{self.said()[-4000:]}"
             assert time.monotonic() < end, f"nothing happened for {seconds} s\n{self.said()[-4000:]}"
             time.sleep(0.002)
+
+    @contextlib.contextmanager
+    def held_back(self) -> Iterator[None]:
+        """The workers run for a tenth of the time, so that something slow can happen before the steps run out, on a fast machine as well."""
+        done = threading.Event()
+
+        def hold() -> None:
+            while not done.is_set():
+                pids = self.workers()
+                for signal_number, seconds in ((signal.SIGSTOP, 0.45), (signal.SIGCONT, 0.05)):
+                    for pid in pids:
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal_number)
+                    done.wait(seconds)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def saving(self) -> bool:
         """A checkpoint is being written right now."""
