@@ -84,6 +84,13 @@ def read_page(folder: Path) -> tuple[str, Page]:
     return text, Page(text)
 
 
+def test_a_conditional_model_is_sampled_from_sources(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    write(tmp_path / "config.json", config | {"data": {"paths": [], "source_column": "de"}})
+    assert f"python jobs/sample.py {tmp_path / 'artefact'} --sources SOURCES.txt" in read_page(tmp_path)[1].all("code")
+
+
 def test_every_section_is_there_and_says_what_the_files_say(tmp_path: Path) -> None:
     write_run(tmp_path)
     _, page = read_page(tmp_path)
