@@ -45,7 +45,7 @@ def pretrain(config: RunConfig, recipe: str) -> Figures:
                 say(f"preflight: {sums}")
                 data = prepare(config.data, config.storage)
                 figures = _train(config, run_folder, cluster, placement, data)
-    print_summary(run_folder, figures, load_handle(run_folder))
+    print_summary(run_folder, figures, load_handle(run_folder), conditional=bool(config.data.source_column))
     return figures
 
 

@@ -26,8 +26,8 @@ _ROWS = (
 )
 
 
-def print_summary(run_folder: Path, figures: Figures, handle: RunHandle | None) -> None:
-    """Headline figures, eight samples, and the way on, on standard output."""
+def print_summary(run_folder: Path, figures: Figures, handle: RunHandle | None, *, conditional: bool) -> None:
+    """Headline figures, eight samples, and the way on, on standard output. conditional: the model samples from sources."""
     out = Console(highlight=False, soft_wrap=True)
     table = Table(box=None, show_header=False, padding=(0, 2))
     for label, name, other, what in _ROWS:
@@ -46,7 +46,7 @@ def print_summary(run_folder: Path, figures: Figures, handle: RunHandle | None) 
     command = ui_command(handle) if handle else ""
     if command:
         out.print(f"MLflow    {command}")
-    out.print(f"next      python jobs/sample.py {figures['artefact']} --count 16")
+    out.print(f"next      python jobs/sample.py {figures['artefact']} {'--sources SOURCES.txt' if conditional else '--count 16'}")
 
 
 def last_samples(run_folder: Path, count: int) -> list[str]:

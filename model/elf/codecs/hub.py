@@ -21,12 +21,13 @@ def _holds_model(folder: Path) -> bool:
 
 def hub_folder(
     source: str, *, setting: str, way_out: str, timeout_s: float = 5.0, files: tuple[str, ...] = _FILES,
-    is_whole: Callable[[Path], bool] = _holds_model,
+    is_whole: Callable[[Path], bool] = _holds_model, written: str = "",
 ) -> Path:
     """The folder that holds config.json and the safetensors weights of ``source``, or whatever else ``files`` name.
 
     setting and way_out: the setting's name, and what to do instead, for the message. is_whole: whether a folder of the local
-    cache has what is needed. Raises ValueError when the hub cannot be reached or has no such model.
+    cache has what is needed. written: the source as the user wrote it, where that is not hub:NAME. Raises ValueError when the hub
+    cannot be reached or has no such model.
     """
     from huggingface_hub import constants, snapshot_download
 
@@ -39,13 +40,14 @@ def hub_folder(
             return folder
     except Exception:  # nothing usable in the cache: the attempt below says why it cannot be had
         pass
-    _refuse_unreachable(constants.ENDPOINT, source, setting, way_out, timeout_s)
+    written = written or source
+    _refuse_unreachable(constants.ENDPOINT, written, setting, way_out, timeout_s)
     try:
         return Path(fetch())
     except Exception as error:  # a dozen types of the hub's client and of the HTTP library under it
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise ValueError(
-            f"{setting} is {source}, but the Hugging Face hub did not give it ({type(error).__name__}: {first}). Check the name "
+            f"{setting} is {written}, but the Hugging Face hub did not give it ({type(error).__name__}: {first}). Check the name "
             f"and that you may read it, or {way_out}"
         ) from error
 

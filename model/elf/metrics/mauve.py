@@ -2,7 +2,8 @@
 2102.01454).
 
 Features are normalised to unit length, reduced to the principal components that explain 90 % of their variance, and quantised by
-k-means fitted on both sets together; the two histograms over clusters are compared. Everything is float64 on the CPU and seeded.
+k-means fitted on both sets together; the two histograms over clusters are compared. Everything is float64 on the CPU and seeded; matrix
+products are torch's, whose number of threads is fixed by the caller and recorded.
 
 Shapes: N features, D width, K clusters.
 """
@@ -10,6 +11,7 @@ Shapes: N features, D width, K clusters.
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -53,10 +55,10 @@ def reduce(features_ND: Floats) -> Floats:
     length_N1 = np.linalg.norm(features_ND, axis=1, keepdims=True)
     unit_ND = features_ND / np.where(length_N1 > 0, length_N1, 1.0)
     centred_ND = unit_ND - unit_ND.mean(axis=0)
-    variance_D, axes_DD = np.linalg.eigh(centred_ND.T @ centred_ND)
+    variance_D, axes_DD = (part.numpy() for part in torch.linalg.eigh(torch.from_numpy(_product(centred_ND.T, centred_ND))))
     share_D = np.cumsum(variance_D[::-1]) / max(variance_D.sum(), np.finfo(np.float64).tiny)
     kept = int(np.searchsorted(share_D, EXPLAINED)) + 1
-    return np.asarray(centred_ND @ axes_DD[:, ::-1][:, :kept])
+    return _product(centred_ND, axes_DD[:, ::-1][:, :kept].copy())  # torch takes no negative strides
 
 
 def kmeans(features_ND: Floats, clusters: int, *, seed: int = 0, tries: int = 5, rounds: int = 100) -> NDArray[np.int64]:
@@ -95,4 +97,10 @@ def _spread_start(features_ND: Floats, clusters: int, rng: np.random.Generator) 
 def _distances(features_ND: Floats, centre_KD: Floats) -> Floats:
     """Squared distances [N, K]."""
     squares = (features_ND**2).sum(1)[:, None] + (centre_KD**2).sum(1)[None]
-    return np.asarray(np.maximum(squares - 2 * features_ND @ centre_KD.T, 0.0))
+    return np.asarray(np.maximum(squares - 2 * _product(features_ND, centre_KD.T), 0.0))
+
+
+def _product(left: Floats, right: Floats) -> Floats:
+    """Matrix product by torch: that of numpy takes as many threads as its library likes, which moves the last digits."""
+    product: Floats = (torch.from_numpy(left) @ torch.from_numpy(right)).numpy()
+    return product

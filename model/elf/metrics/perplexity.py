@@ -7,12 +7,14 @@ Shapes: B texts, L tokens.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from elf.metrics.bootstrap import Columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +66,15 @@ def text_sums(nll_BL: Tensor, weight_BL: Tensor) -> Tensor:
     return torch.stack([(nll_BL * weight_BL).sum(1), weight_BL.sum(1)], dim=1)
 
 
-def perplexity(sums: Sequence[tuple[float, float]], protocol: Protocol) -> float:
-    """Perplexity of texts from their (nll, weight) sums; texts of weight zero (one token, unscored) are left out. nan without any."""
-    scored = [(nll, weight) for nll, weight in sums if weight > 0]
-    if not scored:
-        return math.nan
+def perplexity_columns(sums_N2: Columns, protocol: Protocol) -> Columns:
+    """float64 [N, 2]: what of each text's (nll, weight) sums is added up under the protocol's average; texts of weight zero (one token,
+    unscored) are left out."""
+    scored_N2 = sums_N2[sums_N2[:, 1] > 0]
     if protocol.average == "texts":
-        return math.exp(math.fsum(nll / weight for nll, weight in scored) / len(scored))
-    return math.exp(math.fsum(nll for nll, _ in scored) / math.fsum(weight for _, weight in scored))
+        return np.stack([scored_N2[:, 0] / scored_N2[:, 1], np.ones(len(scored_N2))], axis=1)
+    return scored_N2
+
+
+def perplexity(sums_2: Columns) -> float:
+    """Perplexity from the column sums of ``perplexity_columns``."""
+    return math.exp(sums_2[0] / sums_2[1])

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,15 +15,18 @@ from elf.metrics.perplexity import PROTOCOLS
 from elf.nn.config import Precision
 from elf_platform.config import TrackingConfig
 from elf_platform.config_io import default_storage
-from elf_platform.evaluate.compare import compare, score_table
+from elf_platform.evaluate.compare import check_current, compare, score_table
 from elf_platform.evaluate.judge import NO_JUDGE, is_artefact, load_judge
 from elf_platform.evaluate.losses import score_artefact
 from elf_platform.evaluate.metrics import Resampling
-from elf_platform.evaluate.record import FILE, ScoreRecord, check_complete, load_record, save_record
+from elf_platform.evaluate.record import ScoreRecord, check_complete, load_record, place_of, save_record
 from elf_platform.evaluate.score import Measure, score
 from elf_platform.evaluate.scoring import BATCH_TOKENS, Run
-from elf_platform.evaluate.texts import Unit, read_texts
+from elf_platform.evaluate.texts import Texts, Unit, read_texts
 from elf_platform.evaluate.track import track_record
+
+_JUDGE_OPTIONS = ("protocol", "tokens", "precision", "batch_tokens", "threads", "actors")
+_TEXT_OPTIONS = ("judge", "reference", "references", "controls", "protocol", "tokens", "unit", "batch_tokens", "actors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class EvaluateCommand:
     reference: Path | None = None
     """Real text to score the same way and to take MAUVE against: whatever a subject may be, but an artefact. As many texts are read."""
     references: Path | None = None
-    """One target a line (or a "text" in each line of .jsonl), in the order of the samples, for BLEU and ROUGE."""
+    """One target a line (or a "text" in each line of .jsonl), in the order of the sources or texts, for BLEU and ROUGE."""
     controls: bool = False
     """Also score the reference with its words shuffled, and words drawn from its frequencies."""
     protocol: str = "elf"
@@ -65,7 +68,8 @@ class EvaluateCommand:
     name: str = ""
     """Of the record; empty for the subject's name."""
     out: Path | None = None
-    """File of the record; default: score.json in the sample folder, else under scores/NAME in the storage."""
+    """File of the record; default: score.json in the sample folder, else under scores/NAME-KEY in the storage; score-KEY.json where a
+    record that was measured in another way is there already."""
     storage: Path = Path("")
     """Folder for records and the tracking store; empty for $ELF_HOME, or ~/elf-runs."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -98,9 +102,10 @@ def evaluate(command: EvaluateCommand) -> ScoreRecord:
     storage = command.storage.expanduser() if command.storage != Path("") else default_storage()
     subject = command.subject.expanduser()
     record = _of_artefact(command) if is_artefact(subject) else _of_texts(command)
-    out = command.out or (subject / FILE if record.subject["kind"] == "samples" else storage / "scores" / record.name / FILE)
-    check_complete(record, str(out))
-    save_record(record, out.expanduser())
+    folder = subject if record.subject["kind"] == "samples" else storage / "scores" / f"{record.name}-{record.subject['sha256'][:8]}"
+    check_complete(record, str(command.out or folder))
+    out = command.out.expanduser() if command.out else place_of(record, folder.expanduser())
+    save_record(record, out)
     sys.stdout.write(score_table(record) + "\n")
     sys.stdout.write(f"\nrecord  {out}\n")
     command_line = track_record(record, out, storage=storage.expanduser(), tracking=command.tracking)
@@ -110,7 +115,9 @@ def evaluate(command: EvaluateCommand) -> ScoreRecord:
 
 
 def compare_records(command: CompareCommand) -> str:
-    """The comparison, printed. Raises ValueError for a record that is broken or incomplete."""
+    """The comparison, printed. Raises ValueError for a record that is broken, incomplete, or of samples that are no longer there."""
+    for path in command.records:
+        check_current(path.expanduser())
     text = compare([load_record(path.expanduser()) for path in command.records])
     sys.stdout.write(text + "\n")
     return text
@@ -124,10 +131,13 @@ def _of_texts(command: EvaluateCommand) -> ScoreRecord:
             f"no judge is given; give --judge hf:gpt2-large, a folder, or an artefact of an autoregressive run, or --judge {NO_JUDGE} for "
             "the scores that need none"
         )
-    subject = read_texts(command.subject, unit=command.unit).first(command.count)
+    if command.judge == NO_JUDGE and (without := _changed(command, *_JUDGE_OPTIONS)):
+        raise ValueError(f"{', '.join(without)} cannot be used with --judge {NO_JUDGE}: there is no judge to apply them to; drop them")
+    whole = read_texts(command.subject, unit=command.unit)
+    subject = whole.first(command.count)
     # As many texts as the subject: distinct-n and MAUVE move with the number of texts.
     reference = read_texts(command.reference, unit=command.unit).first(len(subject.texts)) if command.reference else None
-    targets = _targets(command.references, command.count) if command.references else None
+    targets = _targets(command.references, whole)[: len(subject.texts)] if command.references else None
     torch.set_num_threads(command.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     judge = None if command.judge == NO_JUDGE else load_judge(command.judge, precision=command.precision, device=device)
@@ -150,17 +160,18 @@ def _actors(command: EvaluateCommand, device: str) -> Iterator[Run | None]:
         return
     from elf_platform.evaluate.pool import run_on_actors
     from elf_platform.runtime import connect
+    from elf_platform.sampling.pool import plan_pool
 
     source = command.judge if command.judge.startswith("hf:") else str(Path(command.judge).expanduser().absolute())
-    with connect():
+    with connect() as cluster:
+        pool = plan_pool(cluster, actors=command.actors, threads=command.threads, device=device, parts=command.actors)
         yield run_on_actors(
-            source, precision=command.precision, device=device, protocol=command.protocol, threads=command.threads, actors=command.actors
+            source, precision=command.precision, device=device, protocol=command.protocol, threads=command.threads, pool=pool
         )
 
 
 def _of_artefact(command: EvaluateCommand) -> ScoreRecord:
-    texts_only = [name for name in ("judge", "reference", "references", "controls", "tokens", "actors") if getattr(command, name)]
-    if texts_only:
+    if texts_only := _changed(command, *_TEXT_OPTIONS):
         raise ValueError(
             f"{', '.join(texts_only)} cannot be used on an artefact, which is measured on prepared rows: its texts are scored once they "
             f"are there. Sample first: python jobs/sample.py {command.subject} --count 512 --out SAMPLES, then give SAMPLES"
@@ -179,12 +190,26 @@ def _of_artefact(command: EvaluateCommand) -> ScoreRecord:
     )
 
 
-def _targets(path: Path, count: int) -> list[str]:
+def _changed(command: EvaluateCommand, *names: str) -> list[str]:
+    """Those of the options that are not as they are by default."""
+    return [option.name for option in fields(command) if option.name in names and getattr(command, option.name) != option.default]
+
+
+def _targets(path: Path, subject: Texts) -> list[str]:
+    """The target of each text of the whole subject, repeated where several were sampled from one source.
+
+    Raises ValueError when there is not one for each."""
     path = path.expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there are no references at {path}; give a text file with one target a line, or .jsonl with a text")
-    lines = read_texts(path).texts if path.suffix == ".jsonl" else path.read_text(encoding="utf-8").splitlines()
-    return lines[:count] if count else lines
+    lines = read_texts(path, unit="line").texts
+    wanted = len(subject.texts) // subject.per_source
+    if len(lines) != wanted:
+        raise ValueError(
+            f"{path} holds {len(lines)} references, but {subject.path} {wanted} texts or sources: one belongs to each, in the same order; "
+            "give the references of these very sources, all of them with --count too"
+        )
+    return [line for line in lines for _ in range(subject.per_source)]
 
 
 def _name(subject: Path) -> str:

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from elf.metrics.bootstrap import Estimate
-from elf_platform.evaluate.record import ScoreRecord, Scores
+from elf_platform.evaluate.record import ScoreRecord, Scores, load_record
+from elf_platform.sampling.folder import MANIFEST, read_manifest
 
 LABELS = {
     "gen_ppl": "Gen. PPL",
@@ -30,7 +32,23 @@ LABELS = {
 
 MEASURE = ("judge.", "protocol.", "subject.form", "subject.scored", "subject.tokens_at_most")
 """Facts of the measure: where they differ, the figures do not compare. The other facts are what is compared."""
-ALWAYS_DIFFER = ("subject.path", "subject.sha256", "subject.texts", "subject.empty", "subject.truncated", "sampling.settings")
+ALWAYS_DIFFER = (
+    "subject.path", "subject.sha256", "subject.texts", "subject.empty", "subject.truncated", "sampling.settings",
+    "sampling.samples_sha256",
+)
+
+
+def check_current(path: Path) -> None:
+    """ValueError when the record at ``path`` lies in a sample folder whose samples were replaced or extended since."""
+    folder, record = path if path.is_dir() else path.parent, load_record(path)
+    scored = record.sampling.get("samples_sha256")
+    if scored is None or not (folder / MANIFEST).is_file():
+        return
+    if read_manifest(folder)["jsonl"]["sha256"] != scored:
+        raise ValueError(
+            f"the score record at {path} is of other samples than {folder} holds now: they were replaced or extended since; evaluate "
+            f"again: python jobs/evaluate.py {folder}"
+        )
 
 
 def score_table(record: ScoreRecord) -> str:

@@ -28,7 +28,7 @@ SPARE_IDS = 0.05
 def fetch(source: str) -> Path:
     """The folder of hf:NAME, from the local cache or the hub; ValueError within seconds when neither has it."""
     return hub_folder(
-        f"hub:{source.removeprefix(HUB)}", setting="judge", files=FILES, is_whole=_is_whole,
+        f"hub:{source.removeprefix(HUB)}", setting="judge", files=FILES, is_whole=_is_whole, written=source,
         way_out="give a folder that holds the model, or the artefact of a judge that was trained here (docs/scores.md)",
     )
 

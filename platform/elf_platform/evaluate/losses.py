@@ -15,7 +15,7 @@ from elf.optim import OptimConfig
 from elf.processes import Autoregressive
 from elf_platform.data.reader import RowReader
 from elf_platform.evaluate.metrics import Resampling
-from elf_platform.evaluate.record import NO_JUDGE, NOT_SAMPLED, REQUIRED, Facts, ScoreRecord, Scores
+from elf_platform.evaluate.record import NO_JUDGE, NO_REFERENCE, NOT_SAMPLED, REQUIRED, Facts, ScoreRecord, Scores
 from elf_platform.evaluate.texts import given
 from elf_platform.train.context import WorkerContext
 from elf_platform.train.engine import PlainEngine
@@ -25,6 +25,8 @@ from elf_platform.version import code_version
 
 ROWS = 512
 MICRO_BATCH = 32
+DECODER_GUIDANCE = 1.0
+"""Self-conditioning scale that the decoder's accuracy is measured with."""
 
 
 def artefact_scores(
@@ -52,7 +54,8 @@ def _decoder_accuracy(artefact: Artefact, rows: RowReader, count: int, device: t
     artefact.network.eval()
     for start in range(0, count, MICRO_BATCH):
         batch = rows.read(np.arange(start, min(start + MICRO_BATCH, count))).to(device)
-        hits.append(decoder_hits(artefact.network, batch, artefact.codec.encode(batch, None)).cpu().numpy())
+        state_BLC = artefact.codec.encode(batch, None)
+        hits.append(decoder_hits(artefact.network, batch, state_BLC, guidance=DECODER_GUIDANCE).cpu().numpy())
 
     def share(sums_K: Columns) -> float:
         return float(sums_K[0] / max(sums_K[1], 1.0))
@@ -97,9 +100,14 @@ def score_artefact(
     }
     protocol = {
         "name": "validation rows with fixed draws", "first": True, "end": "as prepared", "average": "tokens",
+        "reference_sha256": NO_REFERENCE, "references_sha256": NO_REFERENCE, "decoder_guidance": DECODER_GUIDANCE,
         **dataclasses.asdict(resampling),
     }
+    # The model judges itself: what it ran on moves the figures as a judge's does.
+    judge = dict.fromkeys(REQUIRED["judge"], NO_JUDGE) | {
+        "device": device.type, "threads": torch.get_num_threads(), "torch": torch.__version__, "precision": precision,
+        "batch_tokens": MICRO_BATCH * rows.length,
+    }
     return ScoreRecord(
-        name=name, subject=subject, sampling=sampling, judge=dict.fromkeys(REQUIRED["judge"], NO_JUDGE), protocol=protocol, scores=scores,
-        code_version=code_version(),
+        name=name, subject=subject, sampling=sampling, judge=judge, protocol=protocol, scores=scores, code_version=code_version(),
     )

@@ -10,13 +10,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from elf.metrics.bootstrap import Columns, Estimate, estimate, mean_estimate
+from elf.metrics.bootstrap import Estimate, estimate, mean_estimate
 from elf.metrics.diversity import distinct_share, self_bleu
 from elf.metrics.mauve import mauve
 from elf.metrics.overlap import bleu, bleu_columns, rouge
-from elf.metrics.perplexity import Protocol
+from elf.metrics.perplexity import Protocol, perplexity, perplexity_columns
 from elf.metrics.text import row_entropies
 from elf_platform.evaluate.record import Scores
 from elf_platform.evaluate.scoring import Scored
@@ -37,15 +35,9 @@ class Resampling:
 
 def judged_scores(scored: Scored, protocol: Protocol, sampling: Resampling) -> Scores:
     """Generative perplexity and entropy over the judge's ids."""
-    kept_N2 = scored.sums_N2[scored.sums_N2[:, 1] > 0]
-    if protocol.average == "texts":
-        kept_N2 = np.stack([kept_N2[:, 0] / kept_N2[:, 1], np.ones(len(kept_N2))], axis=1)
-
-    def ppl(sums_K: Columns) -> float:
-        return math.exp(sums_K[0] / sums_K[1])
-
+    columns_N2 = perplexity_columns(scored.sums_N2, protocol)
     return {
-        "gen_ppl": estimate(kept_N2, ppl, resamples=sampling.resamples, seed=sampling.seed),
+        "gen_ppl": estimate(columns_N2, perplexity, resamples=sampling.resamples, seed=sampling.seed),
         "entropy": mean_estimate(row_entropies(scored.ids), resamples=sampling.resamples, seed=sampling.seed),
     }
 

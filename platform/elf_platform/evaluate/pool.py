@@ -15,6 +15,7 @@ from elf.nn.config import Precision
 from elf_platform.data.prepare import quiet_ray_data
 from elf_platform.evaluate.judge import load_judge
 from elf_platform.evaluate.scoring import JudgeBatch, Run, score_batch
+from elf_platform.sampling.pool import Pool
 
 
 class JudgeActor:
@@ -33,16 +34,16 @@ class JudgeActor:
         return {"number": row["number"], "sums": sums_B2.tobytes(), "states": state_BH.tobytes(), "width": state_BH.shape[1]}
 
 
-def run_on_actors(source: str, *, precision: Precision, device: str, protocol: str, threads: int, actors: int) -> Run:
-    """Scoring on ``actors`` actors; Ray must be initialised. Batches are the same whatever their number, and so are the results."""
+def run_on_actors(source: str, *, precision: Precision, device: str, protocol: str, threads: int, pool: Pool) -> Run:
+    """Scoring on the actors of ``pool``; Ray must be initialised. Batches are the same whatever their number, and so are the results."""
 
     def run(batches: Sequence[JudgeBatch]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         rows = [{"number": number, "ids": batch.ids, "limit": batch.limit} for number, batch in enumerate(batches)]
         found: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
         with quiet_ray_data():
             data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-                JudgeActor, fn_constructor_args=(source, precision, device, protocol, threads), compute=ActorPoolStrategy(size=actors),
-                num_cpus=0 if device == "cuda" else 1, num_gpus=1 if device == "cuda" else 0,
+                JudgeActor, fn_constructor_args=(source, precision, device, protocol, threads), num_cpus=pool.cpus,
+                num_gpus=pool.gpus, compute=ActorPoolStrategy(size=pool.actors),
             )
             for row in data.iter_rows():
                 sums = np.frombuffer(row["sums"]).reshape(-1, 2)

@@ -23,6 +23,7 @@ GIVEN_TEXT = "given text"
 """Stands where a fact of sampling has no meaning: nobody sampled this text."""
 NOT_SAMPLED = "not sampled"
 NO_JUDGE = "no judge"
+NO_REFERENCE = "none"
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     "subject": ("kind", "path", "sha256", "form", "texts", "empty", "scored", "truncated", "tokens_at_most"),
@@ -34,7 +35,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
         "name", "kind", "weights_sha256", "tokenizer_sha256", "vocab_size", "length", "precision", "device", "torch", "batch_tokens",
         "threads",
     ),
-    "protocol": ("name", "first", "end", "average", "resamples", "seed", "self_bleu_texts"),
+    "protocol": ("name", "first", "end", "average", "resamples", "seed", "self_bleu_texts", "reference_sha256", "references_sha256"),
 }
 """Facts of a complete record, by group; none may be missing, null or empty."""
 
@@ -71,8 +72,13 @@ def missing(record: ScoreRecord) -> list[str]:
     lacks += [name for name in ("name", "code_version") if not getattr(record, name)]
     if not record.scores:
         lacks.append("scores")
-    lacks += [f"scores.{name}" for name, score in record.scores.items() if not math.isfinite(score.value)]
+    for group, scores in {"scores": record.scores, **{f"beside.{row}": beside for row, beside in record.beside.items()}}.items():
+        lacks += [f"{group}.{name}" for name, score in scores.items() if not _is_finite(score)]
     return lacks
+
+
+def _is_finite(score: Estimate) -> bool:
+    return all(math.isfinite(value) for value in (score.value, score.low, score.high) if value is not None)
 
 
 def check_complete(record: ScoreRecord, where: str) -> None:
@@ -95,6 +101,26 @@ def save_record(record: ScoreRecord, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, record_json(record))
     return path
+
+
+def place_of(record: ScoreRecord, folder: Path) -> Path:
+    """Where a record goes in ``folder`` by default: score.json, or score-KEY.json, KEY standing for its facts, when score.json was measured
+    in another way. The same measurement has the same place; score.json of samples that were replaced or extended since is given up."""
+    own, first = folder / f"score-{_key(record)}.json", folder / FILE
+    if own.is_file() or not first.is_file():
+        return own if own.is_file() else first
+    try:
+        there = load_record(first)
+    except ValueError:  # broken, or of another version: not ours to replace
+        return own
+    outdated = there.sampling.get("samples_sha256") != record.sampling.get("samples_sha256")
+    return first if outdated or _key(there) == _key(record) else own
+
+
+def _key(record: ScoreRecord) -> str:
+    facts = {name: value for name, value in record.facts().items() if name != "subject.path"}
+    # Through JSON, where tuples of settings become the lists that a loaded record has.
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def load_record(path: Path) -> ScoreRecord:

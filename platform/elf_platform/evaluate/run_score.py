@@ -32,9 +32,14 @@ def score_run(
     if not samples.kept:
         return {}
     try:
-        return figures_of(_record(artefact, config, samples, run_folder, data_folder, targets))
-    except (ValueError, ArithmeticError) as error:
+        figures = figures_of(_record(artefact, config, samples, run_folder, data_folder, targets))
+    except (ValueError, ArithmeticError, OSError, RuntimeError, ImportError) as error:  # RuntimeError: out of memory, among others
+        # A record of an earlier attempt is not of these samples.
+        (run_folder / FILE).unlink(missing_ok=True)
         return {"score/protocol": f"not scored: {error}"}
+    if targets is not None and Manifest.load(data_folder).valid.targets_cut:
+        figures["score/protocol"] = f"{figures['score/protocol']}; references cut to {artefact.sizes.target_length - 1} tokens"
+    return figures
 
 
 def _record(

@@ -8,7 +8,7 @@ from elf.metrics.perplexity import PROTOCOLS, Protocol
 from elf_platform.evaluate import controls
 from elf_platform.evaluate.judge import Judge
 from elf_platform.evaluate.metrics import Resampling, judged_scores, mauve_score, overlap_scores, text_scores
-from elf_platform.evaluate.record import NO_JUDGE, REQUIRED, Facts, ScoreRecord, Scores
+from elf_platform.evaluate.record import NO_JUDGE, NO_REFERENCE, REQUIRED, Facts, ScoreRecord, Scores, digest
 from elf_platform.evaluate.scoring import BATCH_TOKENS, Run, Scored, score_texts
 from elf_platform.evaluate.texts import Texts
 from elf_platform.version import code_version
@@ -99,8 +99,13 @@ def score(
                 beside[made], subjects[made] = control.scores, control.facts
     if targets is not None:
         scores |= overlap_scores(subject.texts, targets, measure.resampling)
+    # What BLEU, ROUGE and MAUVE are taken against is part of the measure: figures against other texts do not compare.
+    against = {
+        "reference_sha256": reference.sha256 if reference is not None else NO_REFERENCE,
+        "references_sha256": digest(list(targets)) if targets is not None else NO_REFERENCE,
+    }
     return ScoreRecord(
-        name=name, subject=done.facts, sampling=subject.sampling, judge=judge_facts(measure), protocol=protocol_facts(measure),
+        name=name, subject=done.facts, sampling=subject.sampling, judge=judge_facts(measure), protocol=protocol_facts(measure) | against,
         scores=scores, beside=beside, beside_subjects=subjects, code_version=code_version(),
     )
 

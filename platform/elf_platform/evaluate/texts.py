@@ -12,6 +12,7 @@ from elf_platform.data.manifest import FILE as MANIFEST
 from elf_platform.data.manifest import Manifest
 from elf_platform.data.reader import RowReader
 from elf_platform.evaluate.record import GIVEN_TEXT, REQUIRED, Facts, digest
+from elf_platform.sampling.sources import JSON_LINES, text_lines
 
 Unit = Literal["paragraph", "line"]
 
@@ -28,6 +29,8 @@ class Texts:
     ids: list[list[int]] | None = None
     """The sampled token ids of each text, where it was sampled."""
     sampling: Facts = field(default_factory=dict)
+    per_source: int = 1
+    """Texts in a row that were made from one source."""
 
     def first(self, count: int) -> "Texts":
         """At most ``count`` of them (0: all)."""
@@ -103,21 +106,21 @@ def _from_files(files: list[Path], path: Path, unit: Unit) -> Texts:
     texts: list[str] = []
     form = f"{unit}s of text files"
     for file in files:
-        try:
-            content = file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file} is not UTF-8 text ({error}); give text, a folder of samples, or prepared data") from error
-        if file.suffix == ".jsonl":
-            texts += [_jsonl_text(file, number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+        lines = text_lines(file)
+        if file.suffix in JSON_LINES:
+            texts += [_jsonl_text(file, number, line) for number, line in enumerate(lines, 1)]
             form = "lines of JSON with a text"
         elif unit == "line":
-            texts += content.splitlines()
+            texts += lines
         else:
-            texts += [" ".join(part.split()) for part in content.split("\n\n") if part.strip()]
+            texts += [" ".join(part.split()) for part in "\n".join(lines).split("\n\n") if part.strip()]
     return Texts(kind="text", path=str(path.absolute()), form=form, texts=texts, sampling=given())
 
 
 def _jsonl_text(file: Path, number: int, line: str) -> str:
+    """The text of a line; a blank line is an empty text, as it is an empty source."""
+    if not line.strip():
+        return ""
     try:
         value = json.loads(line)["text"]
     except (ValueError, KeyError, TypeError) as error:
@@ -129,10 +132,11 @@ def _sampled(folder: Path) -> Texts:
     from elf_platform.sampling.folder import read_samples
 
     manifest, rows = read_samples(folder)
+    sources, per_source = manifest["sources"]["lines"], manifest["sources"]["per_source"]
     return Texts(
         kind="samples", path=str(folder.absolute()), texts=[row["text"] for row in rows], ids=[list(row["tokens"]) for row in rows],
-        form=f"samples of at most {manifest['target_length']} tokens" + (", one a source" if manifest["sources"]["lines"] else ""),
-        sampling=sampling_facts(manifest),
+        form=f"samples of at most {manifest['target_length']} tokens" + (f", {per_source} a source" if sources else ""),
+        sampling=sampling_facts(manifest), per_source=per_source,
     )
 
 
@@ -162,6 +166,7 @@ def sampling_facts(manifest: dict[str, Any]) -> Facts:
         "data": lineage.get("data_sha256") or lineage.get("run") or "unknown",
         "code_version": manifest["code_version"],
         "sources": manifest["sources"] if manifest["sources"]["lines"] else "none",
+        "samples_sha256": manifest["jsonl"]["sha256"],
     }
 
 

@@ -122,10 +122,8 @@ def _commands(record: RunRecord) -> str:
     artefact = record.summary.get("artefact")
     rows = []
     if artefact:
-        rows += [
-            ("artefact", str(artefact)),
-            ("sample", shlex.join(["python", "jobs/sample.py", str(artefact), "--count", "16"])),
-        ]
+        what = ["--sources", "SOURCES.txt"] if record.setting("data.source_column") else ["--count", "16"]
+        rows += [("artefact", str(artefact)), ("sample", shlex.join(["python", "jobs/sample.py", str(artefact), *what]))]
     if record.config and record.summary:
         variant = shlex.join(["python", "jobs/pretrain.py", "--config", str(record.folder), "--seed", "1"])
         rows.append(("train a variant", variant))

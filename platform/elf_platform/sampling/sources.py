@@ -8,6 +8,9 @@ from pathlib import Path
 
 from elf.data.tokenizer import Tokenizer, normalise
 
+JSON_LINES = (".jsonl", ".json")
+"""Endings of files that hold one JSON object a line."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -18,6 +21,18 @@ class Source:
     truncated: bool = False
 
 
+def text_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, empty ones included, without a byte order mark.
+
+    Only \\n and \\r\\n end a line, not the separators that may stand within a text (U+2028, \\v), so that line i of sources, samples and
+    references is line i of all. Raises ValueError for what is not UTF-8."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}); convert it, for example with iconv") from error
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+
+
 def read_sources(path: Path, column: str) -> list[str]:
     """Source texts of a UTF-8 file, one for each line: the line itself, or the string under ``column`` of a .jsonl file.
 
@@ -25,14 +40,10 @@ def read_sources(path: Path, column: str) -> list[str]:
     path = path.expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there are no sources at {path}: no such file; give a .txt file with one source a line, or a .jsonl file")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}); convert it, for example with iconv") from error
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+    lines = text_lines(path)
     if not lines:
         raise ValueError(f"{path} is empty: there is nothing to sample for; write one source a line")
-    if path.suffix not in (".jsonl", ".json"):
+    if path.suffix not in JSON_LINES:
         return lines
     return [_of_json(line, column, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
 

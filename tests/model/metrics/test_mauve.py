@@ -66,6 +66,14 @@ def test_reduction_keeps_what_varies() -> None:
     assert reduce(features).shape == (50, 1)
 
 
+def test_reduction_is_the_singular_value_decomposition() -> None:
+    features = np.random.default_rng(5).normal(size=(30, 6)) * np.array([5.0, 3, 2, 1, 0.5, 0.1])
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    left, size, _ = np.linalg.svd(unit - unit.mean(axis=0), full_matrices=False)
+    found = reduce(features)
+    assert 1 < found.shape[1] < 6 and np.abs(found) == pytest.approx(np.abs(left * size)[:, : found.shape[1]], abs=1e-10)
+
+
 def test_mauve_of_features() -> None:
     one, two = blobs([[1, 0, 0], [0, 1, 0]], 40, seed=1), blobs([[1, 0, 0], [0, 1, 0]], 40, seed=2)
     other = blobs([[0, 0, 1], [-1, 0, 0]], 40, seed=3)

@@ -2,18 +2,21 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from score_subjects import TEXTS
+from score_subjects import TEXTS, write_samples
 
+from elf.data.tokenizer import Tokenizer
 from elf_platform.cli import parse_settings
 from elf_platform.config import TrackingConfig
 from elf_platform.evaluate.command import CompareCommand, EvaluateCommand, compare_records, evaluate
 from elf_platform.evaluate.record import load_record
+from elf_platform.sampling.run import SourceFacts
 
 ROOT = Path(__file__).parents[3]
 
@@ -43,7 +46,7 @@ def test_a_text_is_scored_into_the_storage(judge_folder: Path, tmp_path: Path) -
     text.write_text("\n".join(TEXTS))
     words = (str(text), "--unit", "line", "--judge", str(judge_folder), "--storage", str(tmp_path), "--resamples", "0")
     record = evaluate(command(*words, "--reference", str(text), "--controls"))
-    assert load_record(tmp_path / "scores/real") == record and record.sampling["sampler"] == "given text"
+    assert load_record(next((tmp_path / "scores").glob("real-????????"))) == record and record.sampling["sampler"] == "given text"
     assert record.scores["gen_ppl"] == record.beside["reference"]["gen_ppl"] and record.scores["gen_ppl"].low is None
 
 
@@ -58,12 +61,61 @@ def test_a_text_is_scored_into_the_storage(judge_folder: Path, tmp_path: Path) -
         (("--judge", "none", "--protocol", "elfin"), "there are elf, elf-macro"),
         (("--judge", "none", "--count", "-1"), "count is -1"),
         (("--judge", "none", "--threads", "0"), "threads is 0"),
-        (("--judge", "none", "--jugde", "x"), "judge"),
+        (("--judge", "none", "--jugde", "x"), r"unknown setting jugde; did you mean judge\?"),
+        (("--judge", "none", "--protocol", "bos", "--threads", "2"), "protocol, threads cannot be used with --judge none"),
     ],
 )
 def test_bad_settings_are_refused(words: tuple[str, ...], said: str, sample_folder: Path) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         evaluate(command(str(sample_folder), *words))
+
+
+def test_another_measurement_stands_beside_the_first_and_the_same_in_its_place(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    folder = write_samples(tmp_path / "samples", TEXTS, tokenizer)
+    targets = tmp_path / "targets.txt"
+    targets.write_text("".join(f"{text}\n" for text in TEXTS))
+    plain = (str(folder), "--judge", "none", "--resamples", "0")
+    first, second = evaluate(command(*plain)), evaluate(command(*plain, "--references", str(targets)))
+    evaluate(command(*plain))
+    (beside,) = folder.glob("score-????????.json")
+    assert load_record(folder) == first and load_record(beside) == second
+    assert "* samples" in compare_records(CompareCommand(records=(folder, beside)))
+    shutil.rmtree(folder / "parts")
+    for name in ("manifest.json", "samples.jsonl", "run.json"):
+        (folder / name).unlink()
+    (folder / "records/00000.json").unlink()
+    write_samples(tmp_path / "other", [*TEXTS, "more"], tokenizer)
+    shutil.copytree(tmp_path / "other", folder, dirs_exist_ok=True)
+    with pytest.raises(ValueError, match=r"is of other samples than .* holds now.* evaluate again"):
+        compare_records(CompareCommand(records=(folder,)))
+    again = evaluate(command(*plain))
+    assert load_record(folder) == again and "samples" in compare_records(CompareCommand(records=(folder,)))
+
+
+def test_texts_of_one_name_have_records_of_their_own(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "valid.txt").write_text(f"a text of {place}")
+        evaluate(command(str(tmp_path / place / "valid.txt"), "--judge", "none", "--storage", str(tmp_path)))
+    assert len(list((tmp_path / "scores").glob("valid-*/score.json"))) == 2
+
+
+def test_references_belong_to_the_lines_of_the_sources(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Two samples a source; a separator within a target begins no line, and a blank line is an empty target."""
+    texts = ["a cat sat", "a dog barks", "", "the sea", "one more river", "one more river"]
+    facts = SourceFacts(sha256="ef" * 32, lines=3, per_source=2)
+    folder = write_samples(tmp_path / "samples", texts, tokenizer, sources=facts)
+    (tmp_path / "targets.txt").write_bytes("\ufeffa cat\u2028sat\r\n\none more river\n".encode())
+    (tmp_path / "targets.jsonl").write_text('{"text": "a cat sat"}\n\n{"text": "one more river"}\n')
+    plain = (str(folder), "--judge", "none", "--resamples", "0", "--references")
+    found = [evaluate(command(*plain, str(tmp_path / f"targets.{kind}"))) for kind in ("txt", "jsonl")]
+    # ROUGE-1: 1, 0.33 of "a", and 0 against the empty target; the last two 1.
+    assert [record.scores["rouge1"].value for record in found] == [pytest.approx(100 * (1 + 1 / 3 + 0 + 0 + 1 + 1) / 6)] * 2
+    few = evaluate(command(*plain, str(tmp_path / "targets.txt"), "--count", "2"))
+    assert few.scores["rouge1"].value == pytest.approx(100 * (1 + 1 / 3) / 2) and few.subject["texts"] == 2
+    (tmp_path / "targets.txt").write_text("a cat\nsat\n")
+    with pytest.raises(ValueError, match=r"targets.txt holds 2 references, but .* 3 texts or sources"):
+        evaluate(command(*plain, str(tmp_path / "targets.txt"), "--count", "2"))
 
 
 def test_nothing_to_compare_is_refused(tmp_path: Path) -> None:
@@ -76,8 +128,8 @@ def test_nothing_to_compare_is_refused(tmp_path: Path) -> None:
 def test_an_artefact_needs_data_and_takes_no_judge(judge_folder: Path) -> None:
     with pytest.raises(ValueError, match="give --data"):
         evaluate(command(str(judge_folder)))
-    with pytest.raises(ValueError, match="judge cannot be used on an artefact"):
-        evaluate(command(str(judge_folder), "--judge", "hf:gpt2-large"))
+    with pytest.raises(ValueError, match="judge, protocol, unit cannot be used on an artefact"):
+        evaluate(command(str(judge_folder), "--judge", "hf:gpt2-large", "--unit", "line", "--protocol", "bos"))
     assert TrackingConfig().kind == "mlflow"
 
 

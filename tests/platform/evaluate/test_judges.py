@@ -11,10 +11,11 @@ import torch
 from elf.artefact import Sizes, load_artefact, save_artefact
 from elf.codecs import TableConfig
 from elf.data.tokenizer import Tokenizer, train_tokenizer
-from elf.metrics.perplexity import PROTOCOLS, perplexity
+from elf.metrics.perplexity import PROTOCOLS
 from elf.nn.config import NetworkConfig
 from elf.processes import EmbeddedFlow
 from elf_platform.evaluate.judge import load_judge
+from elf_platform.evaluate.metrics import Resampling, judged_scores
 from elf_platform.evaluate.scoring import plan_batches, score_texts
 
 SOME = [
@@ -28,7 +29,7 @@ SOME = [
 def ppl(source: Path, name: str, **options: int) -> float:
     judge, protocol = load_judge(str(source)), PROTOCOLS[name]
     scored = score_texts(judge, SOME, protocol, **options)
-    return perplexity([(nll, weight) for nll, weight in scored.sums_N2.tolist()], protocol)
+    return judged_scores(scored, protocol, Resampling(resamples=0))["gen_ppl"].value
 
 
 def straight(source: Path, tokenizer: Tokenizer) -> list[tuple[float, int]]:
@@ -149,5 +150,5 @@ def test_what_is_no_judge_is_refused(tmp_path: Path, tokenizer: Tokenizer, monke
         load_judge(str(folder))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ValueError, match=r"judge is hub:gpt2-large.* could not be reached"):
+    with pytest.raises(ValueError, match=r"judge is hf:gpt2-large.* could not be reached"):
         load_judge("hf:gpt2-large")

@@ -71,6 +71,7 @@ def test_tiny_judge_learns_and_is_found_again(data: PreparedData, tmp_path: Path
     assert record.scores["nll"].value == record.scores["ce"].value
     assert record.scores["nll"].value < unigram_cross_entropy(corpus.train_counts_V, corpus.valid_counts_V) - 1
     assert missing(record) == [] and record.judge["name"] == "no judge"
+    assert record.judge["device"] == "cpu" and record.judge["threads"] == torch.get_num_threads()
 
 
 def test_targets_alone_are_moved_to_the_head() -> None:
@@ -148,3 +149,8 @@ def test_what_cannot_be_scored_costs_no_run(
     figures = score_run(artefact, config, drawn, tmp_path, data.folder)
     assert list(figures) == ["score/protocol"] and "it lacks sampling.data" in str(figures["score/protocol"])
     assert not (tmp_path / "score.json").exists()
+    (tmp_path / "score.json").write_text("of an earlier attempt")
+    (tmp_path / "judges").rename(tmp_path / "away")
+    (tmp_path / "judges").write_text("in the way")
+    figures = score_run(artefact, config, drawn, tmp_path, data.folder)
+    assert str(figures["score/protocol"]).startswith("not scored: ") and not (tmp_path / "score.json").exists()

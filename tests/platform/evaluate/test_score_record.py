@@ -66,6 +66,8 @@ def test_an_incomplete_record_is_refused(name: str, record: ScoreRecord, tmp_pat
 
 def test_a_record_without_a_figure_is_refused(record: ScoreRecord, tmp_path: Path) -> None:
     nan = dataclasses.replace(record.scores["gen_ppl"], value=math.nan)
+    with pytest.raises(ValueError, match=r"it lacks beside\.reference\.gen_ppl\."):
+        save_record(dataclasses.replace(record, beside={"reference": {"gen_ppl": nan}}), tmp_path / "score.json")
     with pytest.raises(ValueError, match=r"scores\.gen_ppl"):
         save_record(dataclasses.replace(record, scores={"gen_ppl": nan}), tmp_path / "score.json")
     with pytest.raises(ValueError, match="it lacks scores"):
@@ -96,7 +98,10 @@ def test_broken_records_are_refused(record: ScoreRecord, tmp_path: Path) -> None
 
 def test_comparison_marks_differences_of_protocol(record: ScoreRecord, judge_folder: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
     other = read_texts(write_samples(tmp_path / "other", TEXTS, tokenizer, precision="bf16"))
-    same_way = score(measure(judge_folder), other, name="second", targets=TEXTS)
+    reference = Texts(kind="text", path="elsewhere.txt", form="lines", texts=TEXTS[::-1], sampling=given())
+    same_way = score(measure(judge_folder), other, name="second", reference=reference, targets=TEXTS)
+    against_others = score(measure(judge_folder), other, name="second", reference=reference, targets=TEXTS[::-1])
+    assert "* second" in compare([record, against_others]) and "protocol.references_sha256: " in compare([record, against_others])
     said = compare([record, same_way])
     assert "measured in the same way" in said and "sampling.precision: fp32 | bf16" in said and "* " not in said
     other_way = score(measure(judge_folder, "bos"), other.first(4), name="third", targets=TEXTS[:4])

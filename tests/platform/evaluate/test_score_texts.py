@@ -37,7 +37,7 @@ def test_text_files(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("five")
     assert read_texts(tmp_path).texts == ["one two", "three", "four", "five"]
     (tmp_path / "c.jsonl").write_text('{"text": "six"}\n\n{"text": ""}\n')
-    assert read_texts(tmp_path / "c.jsonl").texts == ["six", ""]
+    assert read_texts(tmp_path / "c.jsonl").texts == ["six", "", ""], "a blank line keeps its place, as among sources"
     (tmp_path / "c.jsonl").write_text('{"text": "six"}\n{"body": 1}\n')
     with pytest.raises(ValueError, match="line 2: no JSON object with a"):
         read_texts(tmp_path / "c.jsonl")
