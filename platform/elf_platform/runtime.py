@@ -163,7 +163,7 @@ def _join(address: str) -> None:
     try:
         ray.init(logging_level="WARNING", log_to_driver=False)
         raise_on_sigterm()
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray also raises bare ones, for a cluster that is only half up
         mode = os.environ.get("RAY_AUTH_MODE", "unset")
         raise ConnectionError(
             f"cannot join the Ray cluster at {address} (RAY_ADDRESS): {_first_line(error)}. Check that it runs, and that its token is "
