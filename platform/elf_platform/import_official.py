@@ -16,8 +16,8 @@ from elf_platform.recipes import RECIPES
 from elf_platform.version import code_version
 
 _CONDITIONAL = EmbeddedFlow(decoder_noise_scale=1.0, loss_on_padding=True)
-_TASKS = {"owt": (EmbeddedFlow(), 1024), "de-en": (_CONDITIONAL, 128), "xsum": (_CONDITIONAL, 1088)}
-"""Process and row length of the published models (elf.md A, B)."""
+_TASKS = {"owt": (EmbeddedFlow(), 1024, 0), "de-en": (_CONDITIONAL, 128, 64), "xsum": (_CONDITIONAL, 1088, 1024)}
+"""Process, row length and source length of the published models (elf.md A, B)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,11 @@ class ImportConfig:
     def __post_init__(self) -> None:
         if self.length < 0:
             raise ValueError(f"length is {self.length}, but must be a number of tokens, or 0 for that of the task")
+        if self.length and self.length <= (source_length := _TASKS[self.task][2]):
+            raise ValueError(
+                f"length is {self.length}, which leaves no target: the task {self.task} gives the first {source_length} tokens of a row to "
+                "the source; give a greater length, or 0 for that of the task"
+            )
 
 
 def import_official(config: ImportConfig) -> tuple[Path, OfficialSizes]:
@@ -55,7 +60,7 @@ def import_official(config: ImportConfig) -> tuple[Path, OfficialSizes]:
     found = official_sizes(params)
     if config.preset != "any":
         _check_preset(found, config.preset)
-    process, length = _TASKS[config.task]
+    process, length, source_length = _TASKS[config.task]
     tokenizer = load_tokenizer(config.tokenizer)
     codec = None if config.codec == "none" else T5Config(source=config.codec).build(vocab_size=tokenizer.vocab_size)
     lineage = {
@@ -64,13 +69,16 @@ def import_official(config: ImportConfig) -> tuple[Path, OfficialSizes]:
         "weights": config.weights,
         "code_version": code_version(),
         "data_sha256": None,
+        "tokenizer_sha256": tokenizer.fingerprint,
     }
     folder = save_artefact(
         config.out,
         process=process,
         network_config=found.network,
         network_state=from_official(params),
-        sizes=Sizes(vocab_size=found.vocab_size, channels=found.channels, length=config.length or length),
+        sizes=Sizes(
+            vocab_size=found.vocab_size, channels=found.channels, length=config.length or length, source_length=source_length
+        ),
         tokenizer=tokenizer,
         codec=codec,
         lineage=lineage,

@@ -57,18 +57,34 @@ def connect() -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def local_cluster(cpus: int) -> Iterator[Cluster]:
-    """A private Ray cluster of ``cpus`` logical CPUs and this machine's GPUs, without dashboard; ends with the block."""
+    """A private Ray cluster of ``cpus`` logical CPUs and this machine's GPUs, without dashboard; ends with the block.
+
+    Raises ConnectionError when it does not start."""
     import ray
 
     with ray_temp() as temp, _nothing_to_drain():
         _share_python_path()
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level="ERROR", log_to_driver=False, _temp_dir=str(temp))
+        _start(cpus, temp)
         raise_on_sigterm()
         _yield_to_training()
         try:
             yield cluster_resources(local=True)
         finally:
             ray.shutdown()
+
+
+def _start(cpus: int, temp: Path) -> None:
+    import ray
+
+    options = {"num_cpus": cpus, "include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False, "_temp_dir": str(temp)}
+    try:
+        ray.init(address="local", **options)
+    except Exception as error:  # a start-up that takes too long is a bare Exception
+        ray.shutdown()
+        raise ConnectionError(
+            f"Ray did not start on this machine: {_first_line(error)}. The machine may be overloaded, or out of memory or of space in "
+            f"{temp.parent}; try again when less runs on it"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -147,14 +163,17 @@ def _join(address: str) -> None:
     try:
         ray.init(logging_level="WARNING", log_to_driver=False)
         raise_on_sigterm()
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray also raises bare ones, for a cluster that is only half up
         mode = os.environ.get("RAY_AUTH_MODE", "unset")
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ConnectionError(
-            f"cannot join the Ray cluster at {address} (RAY_ADDRESS): {first_line.rstrip('.')}. Check that it runs, and that its token is "
+            f"cannot join the Ray cluster at {address} (RAY_ADDRESS): {_first_line(error)}. Check that it runs, and that its token is "
             f"here (RAY_AUTH_MODE is {mode}; the token comes from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token); or unset "
             "RAY_ADDRESS to run on this machine alone"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [repr(error)])[0].rstrip(".")
 
 
 def _share_python_path() -> None:

@@ -9,6 +9,7 @@ import pytest
 import tokenizers
 import torch
 from safetensors.torch import load_file
+from sample_folders import task_of
 
 from elf.artefact import load_artefact
 from elf.processes import EmbeddedFlow
@@ -68,7 +69,10 @@ def test_the_task_decides_settings_and_length_and_the_codec_is_put_in(checkpoint
     T5EncoderModel(T5Config(**sizes)).save_pretrained(tmp_path / "t5")
     job(checkpoint, "--out", tmp_path / "out", "--task", "de-en", "--tokenizer", tokenizer, "--codec", tmp_path / "t5")
     artefact = load_artefact(tmp_path / "out")
-    assert artefact.sizes.length == 128
+    assert (artefact.sizes.length, artefact.sizes.source_length) == (128, 64)
+    assert artefact.lineage["tokenizer_sha256"] == artefact.tokenizer.fingerprint
+    task = task_of(tmp_path / "out", prompt="w1 w2", cfg=2.0)
+    assert len(task.sources[0].tokens) == 2 and task.run.target_length == 64
     assert artefact.process == EmbeddedFlow(decoder_noise_scale=1.0, loss_on_padding=True)
     assert artefact.codec is not None and artefact.codec.channels == 24
 
@@ -100,4 +104,6 @@ def test_weights_of_another_size_than_asked_for_are_refused(checkpoint: Path, to
         job(checkpoint, "--out", tmp_path / "out", "--preset", "B", "--tokenizer", tokenizer, "--codec", "none")
     with pytest.raises(ValueError, match="length is -1"):
         ImportConfig(source="x", out=tmp_path, length=-1)
+    with pytest.raises(ValueError, match="length is 64, which leaves no target: the task de-en gives the first 64 tokens"):
+        ImportConfig(source="x", out=tmp_path, task="de-en", length=64)
     assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from elf_platform.environment import prepare_environment
-from elf_platform.runtime import Cluster, _join, connect, ray_temp, usable_cpus
+from elf_platform.runtime import Cluster, _join, _start, connect, ray_temp, usable_cpus
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).with_name("ray")
@@ -31,6 +31,18 @@ def test_a_connected_process_stays_connected(ray_cluster: Cluster) -> None:
 def test_a_dashboards_address_is_explained() -> None:
     with pytest.raises(ConnectionError, match="submit this command as a job"):
         _join("http://127.0.0.1:8265")
+
+
+def test_a_cluster_that_does_not_start_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def slow(**options: object) -> None:
+        raise Exception("The current node timed out during startup.\nMore.")  # as Ray does
+
+    monkeypatch.setattr(ray, "init", slow)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)  # other tests may share a cluster
+    with pytest.raises(ConnectionError, match=r"Ray did not start .*: The current node timed out during startup\. .* try again"):
+        _start(1, tmp_path)
 
 
 def test_temporary_folders_go_also_those_of_the_dead() -> None:

@@ -11,8 +11,10 @@ from elf_platform.sampling.rows import load_sampler, make_part
 
 
 def task_of(artefact: Path, **settings: Any) -> Task:
-    """What a command line with these settings asks for; 3 steps unless it says otherwise."""
-    return check(SampleCommand(artefact=artefact, **({"steps": 3} | settings)), load_artefact(artefact), threads=1)
+    """What a command line with these settings asks for; 3 steps unless it says otherwise, or the process has none."""
+    loaded = load_artefact(artefact)
+    steps = {"steps": 3} if loaded.process.needs_codec else {}
+    return check(SampleCommand(artefact=artefact, **(steps | settings)), loaded, threads=1)
 
 
 def fill(

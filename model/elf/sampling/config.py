@@ -48,6 +48,9 @@ class SampleConfig:
             raise ValueError(f"sample.steps is {self.steps}, but sampling needs at least 1 step")
         if self.count < 0:
             raise ValueError(f"sample.count is {self.count}, but must be 0 or more")
+        for name in ("gamma", "guidance", "cfg", "temperature", "top_p"):
+            if not math.isfinite(value := getattr(self, name)):
+                raise ValueError(f"sample.{name} is {value}, but must be a finite number")
         if self.gamma < 0 or self.cfg < 0:
             raise ValueError(f"sample.gamma is {self.gamma} and sample.cfg {self.cfg}, but both must be 0 or more")
         if self.guidance <= 0 or self.temperature <= 0:
@@ -58,6 +61,13 @@ class SampleConfig:
             raise ValueError(
                 f"sample.guidance_from {self.guidance_from} and guidance_to {self.guidance_to} are times between 0 (noise) and 1 (data), "
                 "in this order"
+            )
+        if self.cfg_rule != "code" and self.cfg == 1.0:
+            raise ValueError(f"sample.cfg_rule {self.cfg_rule} has no effect with sample.cfg 1, which is off; drop it, or set sample.cfg")
+        if self.sde_update != "renoised" and self.sampler != "sde":
+            raise ValueError(
+                f"sample.sde_update {self.sde_update} has no effect with sample.sampler {self.sampler}; drop it, or set sample.sampler "
+                "to sde"
             )
         if self.grid == "warped" and not self.grid_density:
             raise ValueError("sample.grid warped needs sample.grid_density, for instance the loss by noise level of the run")

@@ -88,7 +88,7 @@ def sample_flow(
     )
 
     def tokens(x_BLC: Tensor) -> Tensor:
-        ids_BL = counted.decode(x_BLC, config.guidance)
+        ids_BL = counted.decode(x_BLC, config.guidance if config.guidance_to >= 1.0 else 1.0)
         return mask_after_eos(ids_BL if condition is None else condition.generated(ids_BL, pad_id), eos_id, pad_id)
 
     ids_BL = tokens(z_BLC)

@@ -91,7 +91,8 @@ def heun_step(z_BLC: Tensor, step: Step) -> tuple[Tensor, Tensor]:
 
 def dpmpp_2m_step(z_BLC: Tensor, step: Step) -> tuple[Tensor, Tensor]:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): exact in z, the estimate extrapolated linearly in lambda = log(alpha / sigma)
-    from the step before. First order (DDIM) in the first step, in the last, and where lambda was infinite before."""
+    from the step before. First order (DDIM) in the first step, in the last, and where lambda was infinite or the same before: two draws
+    of a random grid may be one float32."""
     path, t, t_next = step.path, step.t, step.t_next
     x_hat_BLC = step.denoise(z_BLC, t)
     alpha, sigma, alpha_next, sigma_next = path.alpha(t), path.sigma(t), path.alpha(t_next), path.sigma(t_next)
@@ -100,8 +101,9 @@ def dpmpp_2m_step(z_BLC: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         t_before, before_BLC = step.previous
         if path.alpha(t_before) > 0:
             lambdas = [math.log(path.alpha(time) / path.sigma(time)) for time in (t_before, t, t_next)]
-            ratio = (lambdas[2] - lambdas[1]) / (2 * (lambdas[1] - lambdas[0]))
-            data_BLC = (1 + ratio) * x_hat_BLC - ratio * before_BLC
+            if lambdas[1] > lambdas[0]:
+                ratio = (lambdas[2] - lambdas[1]) / (2 * (lambdas[1] - lambdas[0]))
+                data_BLC = (1 + ratio) * x_hat_BLC - ratio * before_BLC
     keep = sigma_next / sigma
     return keep * z_BLC + (alpha_next - alpha * keep) * data_BLC, x_hat_BLC
 

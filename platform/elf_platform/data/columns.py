@@ -79,6 +79,18 @@ def find_tabs(first_line: str, names: Sequence[str]) -> TabColumns:
     return TabColumns(places=tuple(fields.index(name) for name in names), header=True)
 
 
+def holds_text(value: object, *, lists: bool) -> bool:
+    """Whether the value of a record is text, nothing, or (``lists``) a list of texts."""
+    if lists and isinstance(value, list):
+        return all(isinstance(item, str) for item in value)
+    return value is None or isinstance(value, str)
+
+
+def kind_of(value: object) -> str:
+    """What a value that is no text is called in an error."""
+    return "list of other things than strings" if isinstance(value, list) else type(value).__name__
+
+
 def is_text(kind: pa.DataType, *, lists: bool) -> bool:
     """Whether values of this type are text, or (``lists``) lists of it."""
     if pa.types.is_dictionary(kind):

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from elf_platform.data import builtin, hub_dataset
-from elf_platform.data.columns import find_tabs, find_type, find_value, is_text
+from elf_platform.data.columns import find_tabs, find_type, find_value, holds_text, is_text, kind_of
 from elf_platform.data.files import Compression, FoundFile, find_files, open_file, open_stream
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def resolve(config: "DataConfig") -> Corpus:
     found: dict[str, FoundFile] = {}
     for path in config.paths:
         if path.startswith(hub_dataset.PREFIX):
-            data_set = hub_dataset.describe(path, config.columns)
+            data_set = hub_dataset.describe(path)
+            _check_columns(data_set.schema, _piece(path, "hub", config, 0))
             identity.append([data_set.uri, data_set.fingerprint])
             ranges = _ranges(data_set.rows, data_set.size, share)
             pieces += [_piece(data_set.uri, "hub", config, data_set.size // len(ranges), *span) for span in ranges]
@@ -245,16 +246,15 @@ def _probe_jsonl(file: FoundFile, part: CorpusPart) -> None:
     records = list(_records(head.split(b"\n")[: 100 if b"\n" in head else 0] or [head]))
     if not records:
         return
-    kinds = str | list | None if part.source_column else str | None
     for setting, column in _settings_of(part):
         found = [value for record in records for value in _values(record, column)]
         if not found:
             keys = ", ".join(records[0]) or "none"
             raise ValueError(f"{file.uri} has no key {column!r}; the keys of its first record are {keys}: set {setting} to one of them")
-        if not any(isinstance(value, kinds) for value in found):
+        if not any(holds_text(value, lists=bool(part.source_column)) for value in found):
             text = ", ".join(key for key, value in records[0].items() if isinstance(value, str))
             raise ValueError(
-                f"the key {column!r} of {file.uri} holds a {type(found[0]).__name__}, not text; keys that hold text: {text or 'none'}: "
+                f"the key {column!r} of {file.uri} holds a {kind_of(found[0])}, not text; keys that hold text: {text or 'none'}: "
                 f"set {setting} to one of them"
             )
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from elf.data.hub import hub_offline, hub_reachable
 from elf_platform.data.columns import find_column, top_level
 
@@ -22,22 +24,19 @@ class HubDataSet:
     """Bytes of all columns."""
     fingerprint: str
     """Changes with the data set's revision on the hub."""
+    schema: pa.Schema
+    """Names and types of the columns."""
 
 
-def describe(uri: str, columns: Sequence[str]) -> HubDataSet:
+def describe(uri: str) -> HubDataSet:
     """Fetch (or find in the cache) what hub:NAME, hub:NAME:SPLIT or hub:NAME:CONFIGURATION:SPLIT stands for.
 
-    Raises ValueError, within seconds, when the library is missing, the hub cannot be reached, or there is no such column.
+    Raises ValueError, within seconds, when the library is missing or the hub cannot be reached.
     """
     data = _load(uri)
-    for column in columns:
-        if column not in data.column_names and column.split(".")[0] not in data.column_names:
-            setting = "data.text_column" if column == columns[-1] else "data.source_column"
-            names = ", ".join(data.column_names)
-            raise ValueError(f"{uri} has no column {column!r}; its columns are {names}: set {setting} to one of them")
     checksums = sorted((data.info.download_checksums or {}).items())
     identity = repr([checksums, data.num_rows]) if checksums else f"{data._fingerprint} {data.num_rows}"
-    return HubDataSet(uri=uri, rows=data.num_rows, size=data.data.nbytes, fingerprint=identity)
+    return HubDataSet(uri=uri, rows=data.num_rows, size=data.data.nbytes, fingerprint=identity, schema=data.features.arrow_schema)
 
 
 def read_rows(uri: str, columns: Sequence[str], start: int | None, stop: int | None) -> Iterator[tuple[Any, ...]]:

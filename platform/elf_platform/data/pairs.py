@@ -1,14 +1,13 @@
-"""Pairs of source and target text: from files, as documents of a preparation, and back from the rows that were held out."""
+"""Pairs of source and target text: from parts of a corpus, as documents, and back from the rows that were held out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from elf.data.tokenizer import normalise
-from elf_platform.config import DataConfig
-from elf_platform.data.corpora import CorpusPart, resolve
+from elf_platform.data.corpora import CorpusPart
 from elf_platform.data.reader import RowReader
 from elf_platform.data.readers import ReadCounts, read_rows
 from elf_platform.data.shards import Split
@@ -16,20 +15,6 @@ from elf_platform.data.shards import Split
 SEPARATOR = "\x1e"
 """Stands between source and target where a pair is one document; normalised text holds no control characters."""
 Pair = tuple[str, str]
-
-
-def read_pairs(paths: Sequence[str], source_column: str, target_column: str) -> list[Pair]:
-    """All pairs of files, normalised, in order; an empty side stays, so that line i is pair i.
-
-    Columns as ``data.source_column`` and ``data.text_column``. Raises FileNotFoundError and ValueError for missing files, columns
-    and for any line that cannot be read.
-    """
-    # The lengths play no part in reading.
-    config = DataConfig(
-        paths=tuple(paths), source_column=source_column, text_column=target_column, source_length=1, length=3, packing="document",
-        strict=True,
-    )
-    return [pair for part in resolve(config).parts for pair in part_pairs(part, strict=True, counts=ReadCounts())]
 
 
 def held_out_pairs(folder: Path, *, limit: int = 0, split: Split = "valid") -> list[Pair]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from elf_platform.data import builtin, hub_dataset
-from elf_platform.data.columns import find_column, find_value, top_level
+from elf_platform.data.columns import find_column, find_value, holds_text, kind_of, top_level
 from elf_platform.data.corpora import CorpusPart, is_ipc_file
 from elf_platform.data.files import open_file, open_stream
 from elf_platform.data.text_ranges import UnreadableFile, cut, line_number, lines, paragraphs
@@ -24,6 +24,7 @@ T = TypeVar("T")
 _BATCH_ROWS = 1000
 _BOM_BYTES = 3  # a byte order mark is taken off the first line, which then begins behind it
 _MESSAGES = 5
+_UNITS = {"parquet": "row group", "arrow": "record batch", "hub": "row"}
 _CORRUPTION = re.compile(r"inflate|zlib|zstd|decompress|truncated|corrupt|thrift|snappy|unexpected end|parquet|magic|ipc", re.I)
 
 
@@ -102,11 +103,28 @@ def _rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[Row]:
     if part.format == "tsv":
         return _tsv_rows(part, strict, counts)
     if part.format == "parquet":
-        return _parquet_rows(part)
-    if part.format == "arrow":
-        return _arrow_rows(part)
-    assert part.format == "hub", f"{part.format} has no columns"
-    return hub_dataset.read_rows(part.uri, part.columns, part.start, part.stop)
+        rows = _parquet_rows(part)
+    elif part.format == "arrow":
+        rows = _arrow_rows(part)
+    else:
+        assert part.format == "hub", f"{part.format} has no columns"
+        rows = hub_dataset.read_rows(part.uri, part.columns, part.start, part.stop)
+    return _without_broken_lists(rows, part, strict, counts)
+
+
+def _without_broken_lists(rows: Iterator[Row], part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[Row]:
+    """A table's types say that its lists hold strings, but they may hold nulls as well."""
+    for number, row in enumerate(rows, start=1):
+        broken = [column for column, value in zip(part.columns, row, strict=True) if isinstance(value, list) and None in value]
+        if not broken:
+            yield row
+            continue
+        place = f"row {number}" if not part.start else f"row {number} of the part that begins at {_UNITS[part.format]} {part.start}"
+        why = f"{part.uri}, {place}, holds a null in the list under {broken[0]!r}, but should hold strings"
+        if strict:
+            raise ValueError(f"{why}; repair or remove it, or set data.strict to false to skip such rows with a count")
+        counts.skipped_lines += 1
+        counts.note(why)
 
 
 def _pieces_of(text: str, counts: ReadCounts, limit: int) -> Iterator[str]:
@@ -152,7 +170,6 @@ def _skip(part: CorpusPart, offset: int, why: str, strict: bool, counts: ReadCou
 
 
 def _jsonl_rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[Row]:
-    kinds = str | list | None if part.source_column else str | None
     with open_stream(part.uri, part.compression) as source:
         for offset, line in lines(source, part.start or 0, part.stop):
             if not line.strip():
@@ -176,9 +193,8 @@ def _jsonl_rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[
                     keys = ", ".join(list(record)[:8]) or "none"
                     _skip(part, offset, f"has no key {column!r}; its keys are {keys}", strict, counts)
                     break
-                if not isinstance(row[-1], kinds):
-                    kind = type(row[-1]).__name__
-                    _skip(part, offset, f"holds a {kind} under {column!r}, but should hold a string", strict, counts)
+                if not holds_text(row[-1], lists=bool(part.source_column)):
+                    _skip(part, offset, f"holds a {kind_of(row[-1])} under {column!r}, but should hold a string", strict, counts)
                     break
             else:
                 yield tuple(row)

@@ -130,6 +130,8 @@ def check(command: SampleCommand, artefact: Artefact, *, threads: int) -> Task:
             f"--compile does not pay for the process {process.kind}, whose rows grow token by token: each length would be compiled; "
             "leave it away"
         )
+    if not process.needs_codec:
+        _check_token_settings(command, process.kind)
     texts = _texts(command)
     limit = source_length or sizes.length - 1
     where = str(command.sources) if command.sources else "--prompt"
@@ -150,6 +152,15 @@ def check(command: SampleCommand, artefact: Artefact, *, threads: int) -> Task:
         ) if given else SourceFacts(),
     )
     return Task(artefact=artefact.folder, run=run, config=config, sources=tuple(sources))
+
+
+def _check_token_settings(command: SampleCommand, kind: str) -> None:
+    """Recipes may carry these along (``check_autoregressive``), but samples with and without them would pass for two runs."""
+    for name in ("steps", "gamma", "guidance"):
+        if (value := getattr(command, name)) != (default := getattr(SampleConfig, name)):
+            raise ValueError(
+                f"--{name} {value} has no effect with the process {kind}, which draws token by token; leave it away (it is {default} then)"
+            )
 
 
 def _texts(command: SampleCommand) -> list[str]:

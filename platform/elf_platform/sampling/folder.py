@@ -39,7 +39,7 @@ def check_ours(folder: Path) -> None:
 def check_run(folder: Path, run: SampleRun, count: int) -> None:
     """Raises ValueError, and touches nothing, when ``folder`` holds samples of another run, or more than ``count`` of this one.
 
-    A run that made no part yet holds nothing, and may be replaced."""
+    A run that made nothing yet may be replaced."""
     path = folder / RUN
     if not path.is_file():
         return
@@ -47,7 +47,7 @@ def check_run(folder: Path, run: SampleRun, count: int) -> None:
     found, wanted = begun.get("run"), run.to_dict()
     if begun.get("format") != FORMAT or not isinstance(found, dict) or not isinstance(begun.get("count"), int):
         raise ValueError(f"{path} is of another version of the code, or was edited; give another --out")
-    if not any((folder / PARTS).glob("part-*.parquet")):
+    if not any((folder / PARTS).glob("part-*.parquet")) and not any((folder / name).exists() for name in (JSONL, MANIFEST)):
         return
     if differ := differences(found, wanted):
         raise ValueError(
@@ -62,17 +62,18 @@ def check_run(folder: Path, run: SampleRun, count: int) -> None:
 
 
 def begin(folder: Path, run: SampleRun, count: int) -> None:
-    """Claim a folder: its subfolders, and the run's settings on disk before the first part. Raises as the checks do."""
+    """Claim a folder: the run's settings on disk, which say whose it is, and then its subfolders. Raises as the checks do."""
     check_ours(folder)
     check_run(folder, run, count)
-    for place in (folder, folder / PARTS, folder / RECORDS):
-        place.mkdir(parents=True, exist_ok=True)
-        for leftover in place.glob(f"{TEMPORARY}*"):
-            leftover.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     path, begun = folder / RUN, {"format": FORMAT, "count": count, "run": run.to_dict()}
     if not path.is_file() or _read_json(path) != begun:
         unfinish(folder)
         write_text(path, json.dumps(begun, indent=1) + "\n")
+    for place in (folder, folder / PARTS, folder / RECORDS):
+        place.mkdir(exist_ok=True)
+        for leftover in place.glob(f"{TEMPORARY}*"):
+            leftover.unlink(missing_ok=True)
 
 
 def unfinish(folder: Path) -> None:

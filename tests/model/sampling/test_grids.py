@@ -60,6 +60,10 @@ def test_the_warped_grid_follows_its_density() -> None:
         ({"cfg": -1.0}, "0 or more"),
         ({"top_p": 0.0}, "top_p"),
         ({"guidance_from": 0.6, "guidance_to": 0.4}, "in this order"),
+        *(({name: float(bad)}, f"sample.{name} is {bad}, but must be a finite number")
+          for name, bad in (("gamma", "nan"), ("guidance", "inf"), ("cfg", "nan"), ("temperature", "inf"), ("top_p", "nan"))),
+        ({"cfg_rule": "paper"}, "no effect with sample.cfg 1"),
+        ({"sampler": "ode", "sde_update": "original"}, "no effect with sample.sampler ode"),
     ],
 )
 def test_impossible_sampling_settings_are_refused(settings: dict[str, object], words: str) -> None:

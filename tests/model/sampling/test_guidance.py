@@ -115,17 +115,24 @@ def test_scale_one_is_off_and_other_scales_and_rules_change_the_samples() -> Non
     net, condition = network(), given([3, 2, 4])
     made = {
         (c, rule): sampled(net, SampleConfig(sampler="ode", steps=4, cfg=c, cfg_rule=rule), condition)
-        for c in (1.0, 3.0)
-        for rule in ("code", "paper", "joint")
+        for c, rule in ((1.0, "code"), (3.0, "code"), (3.0, "paper"), (3.0, "joint"))
     }
     assert made[1.0, "code"].nfe == 5
-    assert torch.equal(made[1.0, "code"].ids_BL, made[1.0, "paper"].ids_BL)
     # Without a source in any row there is nothing to leave out.
     nothing = given([0, 0, 0])
     guided, plain = (sampled(net, SampleConfig(sampler="ode", steps=4, cfg=c), nothing) for c in (3.0, 1.0))
     assert torch.equal(guided.ids_BL, plain.ids_BL)
     different = {tuple(samples.ids_BL.flatten().tolist()) for samples in made.values()}
     assert len(different) == 4  # one for scale 1, one for each rule at scale 3
+
+
+@pytest.mark.parametrize(("until", "told"), [(1.0, [1.0, 3.0, 3.0, 3.0, 3.0]), (0.5, [1.0, 3.0, 3.0, 1.0, 1.0])])
+def test_the_decoding_pass_lies_at_the_end_of_the_interval(until: float, told: list[float]) -> None:
+    net, shown = network(), []
+    net.register_forward_pre_hook(lambda m, a: shown.append(float(a[3][0])))
+    config = SampleConfig(sampler="ode", grid="uniform", steps=4, guidance=3.0, guidance_from=0.25, guidance_to=until)
+    sampled(net, config)
+    assert shown == told
 
 
 @pytest.mark.parametrize("sampler", ["ode", "sde", "sde-matched", "heun", "dpmpp-2m", "ancestral"])

@@ -55,6 +55,16 @@ def test_orders_of_convergence(path: str) -> None:
                 assert order(found) == pytest.approx(expected, abs=0.15), (sampler, start, found)
 
 
+@pytest.mark.parametrize("sampler", ["ode", "sde", "sde-matched", "heun", "dpmpp-2m", "ancestral"])
+def test_a_time_that_is_there_twice_is_a_step_of_no_length(sampler: str) -> None:
+    """A random grid may hold one float32 twice. Only a multistep sampler notices: its step after that is of first order."""
+    problem = mixture.three_bumps(PATHS["linear"])
+    z = 2.0 * torch.linspace(-2, 2, 9, dtype=torch.float64)
+    once, twice = (torch.tensor(times, dtype=torch.float64) for times in ([0.0, 0.3, 0.6, 1.0], [0.0, 0.3, 0.3, 0.6, 1.0]))
+    # At t = 0 lambda is infinite, so that the step from 0.3 on is of first order in either case.
+    torch.testing.assert_close(end_of(sampler, problem, z, twice), end_of(sampler, problem, z, once), rtol=0, atol=1e-12)
+
+
 def test_the_clamp_of_the_published_velocity_stops_convergence() -> None:
     """elf.md A.2 clamps 1 - t at 0.05: with many evenly spaced steps the official ode ends away from the data."""
     clamped = errors("ode", LinearPath(noise_scale=2.0, t_eps=0.05), 0.0, 1.0)

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from elf_platform.config import DataConfig
+from elf_platform.data import hub_dataset
 from elf_platform.data.corpora import Corpus, CorpusPart, resolve
 from elf_platform.data.files import glob_filesystem
 from elf_platform.data.readers import ReadCounts, read_documents
@@ -212,3 +214,16 @@ def test_the_hub_is_refused_in_seconds_when_offline(monkeypatch: pytest.MonkeyPa
         resolve(config("hub:nobody/nothing"))
     with pytest.raises(ValueError, match="hub:NAME:SPLIT"):
         resolve(config("hub:a:b:c:d"))
+
+
+def test_columns_of_the_hub_are_checked_to_their_last_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({"translation": [{"de": "x", "en": "y"}], "n": [1]})
+    data = SimpleNamespace(
+        info=SimpleNamespace(download_checksums=None), num_rows=1, data=table, features=SimpleNamespace(arrow_schema=table.schema),
+        _fingerprint="made",
+    )
+    monkeypatch.setattr(hub_dataset, "_load", lambda uri: data)
+    assert resolve(config("hub:made", text_column="translation.en")).parts[0].format == "hub"
+    for column, message in (("translation.fr", "hub:made has no column 'translation.fr'"), ("n", "holds int64, not text")):
+        with pytest.raises(ValueError, match=message):
+            resolve(config("hub:made", text_column=column))

@@ -15,11 +15,13 @@ import pytest
 from made_words import WORDS
 
 from elf_platform.config import DataConfig, TokenizerConfig
+from elf_platform.data.corpora import resolve
 from elf_platform.data.inspect_data import inspect, show, verify
 from elf_platform.data.manifest import PAIR_COUNTS, PAIR_READ, PAIR_SETTINGS, Manifest
-from elf_platform.data.pairs import held_out_pairs, read_pairs
+from elf_platform.data.pairs import Pair, held_out_pairs, part_pairs
 from elf_platform.data.prepare import PreparedData, prepare, summary
 from elf_platform.data.reader import RowReader
+from elf_platform.data.readers import ReadCounts
 
 PAIRS = [(f"{WORDS[i % len(WORDS)]} {WORDS[i // len(WORDS)]} {i}", f"{WORDS[i // 3 % len(WORDS)]} is number {i // 3}") for i in range(120)]
 
@@ -48,6 +50,12 @@ def settings(path: Path, **changes: Any) -> DataConfig:
 
 def prepared(folder: Path, config: DataConfig, each: Here | None = None) -> PreparedData:
     return prepare(config, folder / "storage", progress=False, each=each or Here())
+
+
+def read_pairs(config: DataConfig, counts: ReadCounts | None = None) -> list[Pair]:
+    """Strictly, unless there are counts of what is skipped."""
+    counts, strict = counts or ReadCounts(), counts is None
+    return [pair for part in resolve(config).parts for pair in part_pairs(part, strict=strict, counts=counts)]
 
 
 def write_tsv(path: Path, pairs: Sequence[tuple[str, str]], header: str = "en\tde\tnote\n") -> Path:
@@ -97,7 +105,7 @@ def test_every_format_gives_the_same_pairs(tmp_path: Path, write: Callable[[Path
     columns = write(tmp_path / "files" / "pairs")
     (path,) = (tmp_path / "files").iterdir()
     config = settings(path, **columns)
-    assert read_pairs([str(path)], config.source_column, config.text_column) == PAIRS
+    assert read_pairs(config) == PAIRS
     data = prepared(tmp_path, config)
     assert sorted(all_rows(data)) == sorted(PAIRS) and verify(data.folder) == []
 
@@ -186,6 +194,7 @@ def test_ranges_of_one_file_give_every_pair_once(tmp_path: Path) -> None:
         ("a.txt", "A line of prose.\n", {"source_column": "2", "text_column": "1"}, "has no column 2: its first line has 1"),
         ("a.jsonl", '{"fr": "x", "en": "y"}\n', {}, r"no key 'de'; the keys of its first record are fr, en: set data\.source_column"),
         ("a.jsonl", '{"de": "x", "en": 3}\n', {}, r"key 'en' of .* holds a int, not text; keys that hold text: de: set data\.text_column"),
+        ("a.jsonl", '{"de": "x", "en": [1, 2]}\n', {}, "key 'en' of .* holds a list of other things than strings, not text"),
         ("a.md", "x", {}, r"the known types are \.tsv, \.txt \(tab-separated\)"),
     ],
 )
@@ -216,10 +225,28 @@ def test_broken_lines_are_counted_or_refused_and_never_shift_pairs(tmp_path: Pat
         file.write("no tab here\n")
     assert prepared(tmp_path, settings(path)).manifest.read.skipped_lines == 1
     with pytest.raises(ValueError, match=r"a\.tsv:122 has 1 tab-separated column\(s\), but should have 2"):
-        read_pairs([str(path)], "de", "en")
+        read_pairs(settings(path))
     empty = write_tsv(tmp_path / "b.tsv", [PAIRS[0], ("", "y"), PAIRS[1]])
     empty.write_text(empty.read_text() + "\t\t\n")
-    assert read_pairs([str(empty)], "de", "en") == [PAIRS[0], ("", "y"), PAIRS[1], ("", "")]
+    assert read_pairs(settings(empty)) == [PAIRS[0], ("", "y"), PAIRS[1], ("", "")]
+
+
+@pytest.mark.parametrize(("form", "bad"), [("jsonl", 3), ("jsonl", None), ("jsonl", ["nested"]), ("parquet", None), ("arrow", None)])
+def test_lists_with_other_things_than_strings_are_counted_or_refused(tmp_path: Path, form: str, bad: object) -> None:
+    path = tmp_path / f"a.{form}"
+    table = {"de": [["one", "more"], ["two", bad], ["three"]], "en": [["1"], ["2"], []]}
+    if form == "jsonl":
+        path.write_text("".join(json.dumps(dict(zip(table, row, strict=True))) + "\n" for row in zip(*table.values(), strict=True)))
+    elif form == "parquet":
+        pq.write_table(pa.table(table), path)
+    else:
+        with pa.ipc.new_file(str(path), pa.table(table).schema) as writer:
+            writer.write_table(pa.table(table))
+    counts = ReadCounts()
+    assert read_pairs(settings(path), counts) == [("one more", "1"), ("three", "")] and counts.skipped_lines == 1
+    where = r"a\.jsonl:2 holds a list of other things than strings" if form == "jsonl" else rf"a\.{form}, row 2, holds a null in the list"
+    with pytest.raises(ValueError, match=where + ".* under 'de'.*data.strict"):
+        read_pairs(settings(path))
 
 
 def test_one_target_for_all_cannot_be_split_by_target(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from sample_folders import bytes_of, fill, task_of
 from small_artefact import small_artefact
 
+import elf_platform.sampling.folder as folder_module
 from elf.artefact import load_artefact
 from elf_platform.sampling.folder import begin, check_run, finish, missing_parts, read_samples
 from elf_platform.sampling.parts import METADATA, part_name
@@ -121,6 +122,28 @@ def test_a_run_that_made_nothing_yet_may_be_replaced(elf: Path, tmp_path: Path) 
     fill(task, tmp_path / "out")
     fill(task, tmp_path / "fresh")
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "fresh")
+
+
+def test_a_kill_while_a_folder_is_claimed_costs_nothing(elf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(path: Path, text: str) -> None:
+        raise KeyboardInterrupt
+
+    task = task_of(elf, count=2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(folder_module, "write_text", killed)
+        begin(tmp_path / "out", task.run, 2)
+    assert fill(task, tmp_path / "out")["count"] == 2
+
+
+def test_a_finished_run_whose_parts_are_gone_is_not_replaced_by_another(elf: Path, tmp_path: Path) -> None:
+    task = task_of(elf, count=2)
+    fill(task, tmp_path / "out")
+    (tmp_path / "out" / part_name(0)).unlink()
+    for name in ("manifest.json", "samples.jsonl"):
+        with pytest.raises(ValueError, match="samples of another run"):
+            begin(tmp_path / "out", task_of(elf, count=2, seed=1).run, 2)
+        (tmp_path / "out" / name).unlink()
+    begin(tmp_path / "out", task_of(elf, count=2, seed=1).run, 2)
 
 
 def test_foreign_folders_and_files_are_left_alone(elf: Path, tmp_path: Path) -> None:
