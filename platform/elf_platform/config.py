@@ -114,6 +114,9 @@ class TrainConfig:
     """Validation rows used, at most."""
     sample_every: int = 0
     """Steps between samples shown in the report; 0 for none before the end."""
+    judge: Literal["tiny", "none"] = "tiny"
+    """tiny: at the end the run's samples are scored (Gen. PPL, entropy, NFE) by a judge that is trained on the run's data in seconds, once
+    for each data set. none: no score."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; one is always written at the end."""
     keep: int = 3

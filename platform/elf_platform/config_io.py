@@ -38,6 +38,7 @@ RESULT_FREE = frozenset(
         "train.log_every",
         "train.valid_every",
         "train.sample_every",
+        "train.judge",
         "train.checkpoint_every",
         "train.keep",
         "train.keep_best",

@@ -99,7 +99,10 @@ def sample_figures(
         artefact, config, texts, rows, nfe=samples.nfe, count=many.count, data_sha256=Manifest.load(data_folder).content_hash
     )
     return {
-        **score_run(artefact, config, drawn, run_folder, data_folder, targets=given.references if given else None),
+        **(
+            score_run(artefact, config, drawn, run_folder, data_folder, targets=given.references if given else None)
+            if config.train.judge != "none" else {}
+        ),
         "sample/known_word_share": known_word_share(texts, corpus.words),
         "sample/known_word_share_unigram": known_word_share(unigram_texts, corpus.words),
         "sample/unigram_entropy": unigram_entropy(rows),

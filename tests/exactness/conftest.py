@@ -30,7 +30,7 @@ TABLES = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    words = "one curve: a sample of the combinations, or all; kills: 3 or 10 of each kind"
+    words = "one curve: a sample of the combinations, or all; kills: one to three or 10 of each kind"
     parser.addoption("--matrix", choices=("sample", "full"), default="sample", help=words)
 
 

@@ -80,7 +80,7 @@ def test_one_curve_while_nodes_come_and_go(nodes: Nodes, tiny_text: Path, tmp_pa
         run.until(lambda: run.step() >= announced + 20)
         nodes.add()
         run.until(lambda: len(run.events("attempt")) == 3)
-        assert run.wait(300) == 0, run.said()[-4000:]
+        assert run.wait() == 0, run.said()[-4000:]
     finally:
         run.end()
     attempts, resizes = run.events("attempt"), run.events("resize")

@@ -76,7 +76,8 @@ def test_a_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     request: pytest.FixtureRequest,
 ) -> None:
     name = request.node.callspec.id
-    kills = 10 if request.config.getoption("--matrix", default="sample") == "full" else 3
+    sample = {"one worker": 3, "all workers": 1, "driver": 2}  # an edge of each kind of moment, in few minutes
+    kills = 10 if request.config.getoption("--matrix", default="sample") == "full" else sample[name]
     random_numbers = random.Random(name)
     run = Pretraining(whole.home, tiny_text, name.replace(" ", "-"), WORDS)
     rows = 1 + max(row for ranks in whole.rows().values() for share in ranks for row in share)
@@ -91,7 +92,7 @@ def test_a_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(
                 run.until(run.saving)
             at = run.step()
             told.append((at, moment, kill(run, random_numbers)))
-        assert run.wait(400) == 0, run.said()[-4000:]
+        assert run.wait() == 0, run.said()[-4000:]
     finally:
         run.end()
     attempts = run.events("attempt")

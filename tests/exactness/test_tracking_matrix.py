@@ -75,7 +75,7 @@ class Scene:
 
     def track(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "jobs/track.py"), *words]
-        return subprocess.run(command, env=environment(), cwd=self.folder, capture_output=True, text=True, timeout=180)
+        return subprocess.run(command, env=environment(), cwd=self.folder, capture_output=True, text=True, timeout=600)
 
     def check(self, case: str, end: str, attempts: int) -> None:
         """Every point once and with its value, one run, its end state, its attempts; the row of the table."""
@@ -134,7 +134,7 @@ def test_down_at_the_start(scene: Scene) -> None:
     scene.server.start()
     scene.until_sent(139)  # by the writer, which is still there
     scene.pass_gate(140)
-    assert scene.writers[0].wait(60) == 0
+    assert scene.writers[0].wait(300) == 0
     assert finish(handle, scene.folder, "FINISHED")
     assert set(scene.steps()) == set(range(STEPS))
     scene.check("down at the start, back later", "FINISHED", attempts=1)
@@ -153,7 +153,7 @@ def test_killed_in_the_middle(scene: Scene) -> None:
     scene.server.start()
     scene.until_sent(179)
     scene.pass_gate(180)
-    assert scene.writers[0].wait(60) == 0
+    assert scene.writers[0].wait(300) == 0
     assert finish(handle, scene.folder, "FINISHED")
     scene.check("killed in the middle, back later", "FINISHED", attempts=1)
 
@@ -165,7 +165,7 @@ def test_killed_before_the_end_and_flushed_later(scene: Scene) -> None:
     scene.until_sent(99)
     scene.server.kill()
     scene.pass_gate(100)
-    assert scene.writers[0].wait(60) == 0
+    assert scene.writers[0].wait(300) == 0
     assert finish(handle, scene.folder, "FAILED") is False
     before = scene.track("status", str(scene.folder))
     assert "FAILED, not sent yet" in before.stdout and " points" in before.stdout, before.stdout + before.stderr
@@ -193,7 +193,7 @@ def test_writer_killed_and_restarted_from_an_earlier_step(scene: Scene) -> None:
     again = scene.open()  # the same command
     assert again.run_id == handle.run_id
     scene.write(81, STEPS)  # from a checkpoint at 80, and logging every step
-    assert scene.writers[1].wait(120) == 0
+    assert scene.writers[1].wait(300) == 0
     assert finish(again, scene.folder, "KILLED")
     assert scene.steps() == set(range(0, 81, 2)) | set(range(81, STEPS))
     scene.check("writer killed, restarted from earlier", "KILLED", attempts=2)

@@ -26,7 +26,7 @@ def pretrain(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"ELF_HOME": str(home), "PYTHONPATH": path, "COLUMNS": "400"}
     env.pop("RAY_ADDRESS", None)
     command = [sys.executable, str(ROOT / "jobs/pretrain.py"), *words]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=400, cwd=home)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, cwd=home)
 
 
 @pytest.mark.slow

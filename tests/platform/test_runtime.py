@@ -69,7 +69,7 @@ def environment_after(env: dict[str, str], home: Path, before: str = "") -> dict
     """RAY_AUTH_* in a fresh process after importing elf_platform."""
     code = f"{before}\nimport os, elf_platform\nprint(*[f'{{k}}={{v}}' for k, v in os.environ.items() if k.startswith('RAY_AUTH')])"
     clean = {"PYTHONPATH": str(ROOT / "platform"), "PATH": "/usr/bin:/bin", "HOME": str(home)} | env
-    done = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return dict(item.split("=", 1) for item in done.stdout.split())
 
@@ -122,7 +122,7 @@ def test_a_private_cluster_leaves_nothing_behind(tmp_path: Path) -> None:
     # Relative entries, as in `PYTHONPATH=platform:model`, must hold for workers that change their folder.
     relative = os.pathsep.join(os.path.relpath(ROOT / part, cwd) for part in ("platform", "model"))
     clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"HOME": str(home), "PYTHONPATH": relative}
-    done = subprocess.run([sys.executable, "-c", PRIVATE], env=clean, cwd=cwd, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", PRIVATE], env=clean, cwd=cwd, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     imported, session = done.stdout.split()
     assert Path(imported) == ROOT / "model" / "elf" / "__init__.py"
@@ -191,10 +191,10 @@ def test_a_submitted_job_joins_with_the_token(tmp_path: Path) -> None:
     with ray_temp() as temp, head_node(secret, temp) as address:
         submit = [str(RAY), "job", "submit", "--address", address, "--working-dir", ".", "--runtime-env", "runtime-env.yaml"]
         refused = subprocess.run(
-            [*submit, "--", "python", "-c", "1"], env=clean, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+            [*submit, "--", "python", "-c", "1"], env=clean, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
         )
         assert refused.returncode != 0 and "token" in (refused.stdout + refused.stderr).lower()
-        done = subprocess.run([*submit, "--", sys.executable, "-c", JOB], env=secret, cwd=ROOT, capture_output=True, text=True, timeout=180)
+        done = subprocess.run([*submit, "--", sys.executable, "-c", JOB], env=secret, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith(("driver ", "worker ", "joined ")))
     assert "working_dir_files" in said["driver"] and said["driver"].endswith("/model/elf/__init__.py")

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 SMALL = (
     "tiny --codec table --codec.channels 16 --data.length 32 --data.tokenizer.vocab_size 400 --network.hidden 64 --network.depth 2 "
     "--network.heads 2 --network.bottleneck 16 --optim.warmup_steps 5 --train.global_batch 16 --train.log_every 10 --train.valid_rows 16 "
-    "--train.valid_every 50 --train.sample_every 0 --train.record_rows --sample.count 2 --sample.steps 2"
+    "--train.valid_every 50 --train.sample_every 0 --train.record_rows --sample.count 2 --sample.steps 2 "
+    "--train.judge none"
 )
 
 
@@ -45,7 +46,7 @@ class Pretraining:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.command, env=self.env, stdout=log, stderr=log, cwd=self.home, start_new_session=True)
 
-    def wait(self, seconds: float = 240.0) -> int:
+    def wait(self, seconds: float = 900.0) -> int:
         """Exit status."""
         assert self.process is not None
         return self.process.wait(seconds)
@@ -77,7 +78,7 @@ class Pretraining:
             return int(json.loads(file.read().splitlines()[-1])["step"])
         return -1
 
-    def until(self, condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 600.0) -> None:
         """Wait for something to become true while the run goes on."""
         end = time.monotonic() + seconds
         while not condition():

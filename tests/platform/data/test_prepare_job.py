@@ -84,7 +84,7 @@ def test_job_killed_in_the_middle_gives_the_same_bytes_when_run_again(tmp_path: 
     assert not (folder / "manifest.json").exists() and len(list(folder.glob("part-*.json"))) < 8
 
     again = start_job(*options)
-    said = again.communicate(timeout=180)[0]
+    said = again.communicate(timeout=600)[0]
     assert again.returncode == 0 and "parts were finished by an earlier attempt and are kept" in said, said
     config = parse_run_config(options[:4]).config.data
     whole = prepare_here(config, tmp_path / "whole")

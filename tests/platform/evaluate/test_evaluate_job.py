@@ -143,7 +143,7 @@ def test_the_job_gives_the_same_record_on_two_actors_and_tracks_it(sample_folder
         out = tmp_path / f"{actors}.json"
         words = [str(sample_folder), "--judge", str(judge_folder), "--actors", actors, "--batch_tokens", "24", "--out", str(out)]
         done = subprocess.run(
-            [sys.executable, str(ROOT / "jobs/evaluate.py"), *words], env=env, capture_output=True, text=True, timeout=300, cwd=tmp_path
+            [sys.executable, str(ROOT / "jobs/evaluate.py"), *words], env=env, capture_output=True, text=True, timeout=900, cwd=tmp_path
         )
         assert done.returncode == 0, done.stderr[-3000:]
         assert "mlflow ui --backend-store-uri" in done.stdout and "Traceback" not in done.stderr and "pid=" not in done.stderr

@@ -69,7 +69,7 @@ def test_two_actors_one_of_which_is_killed(elf: Path, expected: dict[str, bytes]
     actors = actors_of(job)
     assert actors
     actors[0].send_signal(signal.SIGKILL)
-    said, noise = job.communicate(timeout=300)
+    said, noise = job.communicate(timeout=900)
     assert job.returncode == 0, noise
     assert f"samples   {out}: 60, 61 network evaluations each (NFE)" in said
     assert "Traceback" not in noise and "pid=" not in noise and ".cc:" not in noise and "Warning" not in noise, noise
@@ -85,17 +85,17 @@ def test_a_killed_job_that_is_run_again_with_another_number_of_actors(elf: Path,
     left = psutil.Process(job.pid).children(recursive=True)
     job.send_signal(signal.SIGKILL)
     job.communicate()
-    psutil.wait_procs(left, timeout=60)  # Ray's processes end when their job is gone
+    psutil.wait_procs(left, timeout=180)  # Ray's processes end when their job is gone
     with pytest.raises(ValueError, match="is half-written"):
         read_samples(out)
     kept = {path: path.stat().st_mtime_ns for path in out.glob("parts/part-*.parquet")}
     again = start(elf, out, "--actors", "2")
-    said, noise = again.communicate(timeout=300)
+    said, noise = again.communicate(timeout=900)
     assert again.returncode == 0, noise
     assert "of them were there" in said and kept and all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
     assert data_of(out) == expected
 
     other = start(elf, out, "--seed", "1")
-    _, refused = other.communicate(timeout=300)
+    _, refused = other.communicate(timeout=900)
     assert other.returncode == 2 and "settings.seed: 0 -> 1" in " ".join(refused.split()) and "Traceback" not in refused
     assert data_of(out) == expected
