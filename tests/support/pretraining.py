@@ -88,7 +88,7 @@ class Pretraining:
 
     @contextlib.contextmanager
     def held_back(self) -> Iterator[None]:
-        """The workers run for a tenth of the time, so that something slow can happen before the steps run out, on a fast machine as well."""
+        """The workers run for a tenth of the time, so that something slow can happen before the steps run out on a fast machine."""
         done = threading.Event()
 
         def hold() -> None:
