@@ -30,15 +30,15 @@ TABLES = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    words = "one curve: a sample of the combinations, or all; kills: one to three or 10 of each kind"
+    words = "one curve: a sample of the combinations, or all; corruption: two or four kinds; kills: one or two, or ten of each kind"
     parser.addoption("--matrix", choices=("sample", "full"), default="sample", help=words)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of the test of a sample and the test of every combination, only the one that was asked for."""
+    """Of the test of a sample and the test of every combination, only the one that was asked for; what is marked ``full`` on demand alone."""
     full = config.getoption("--matrix", default="sample") == "full"  # unknown when this folder was not named on the command line
     unwanted = "test_one_curve_on_a_sample" if full else "test_one_curve_on_every_combination"
-    gone = [item for item in items if getattr(item, "originalname", "") == unwanted]
+    gone = [item for item in items if getattr(item, "originalname", "") == unwanted or (not full and item.get_closest_marker("full"))]
     if gone:
         config.hook.pytest_deselected(items=gone)
         items[:] = [item for item in items if item not in gone]
