@@ -271,7 +271,8 @@ def main(argv: list[str]) -> int:
     options.add_argument("--optimiser", default="muon", choices=["muon", "adamw"])
     options.add_argument("--log-every", type=int, default=10, help="steps between figures, and of the warm-up")
     options.add_argument("--checkpoint-every", type=int, default=50)
-    options.add_argument("--threads", type=int, default=usable_cpus(), help="CPU threads of either side")
+    spare = "CPU threads of either side; all CPUs but one by default, because Ray's own processes take a fixed part of one"
+    options.add_argument("--threads", type=int, default=max(1, usable_cpus() - 1), help=spare)
     options.add_argument("--bare", help=argparse.SUPPRESS)
     own = options.parse_args(argv)
     if own.bare:

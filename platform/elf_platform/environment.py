@@ -14,6 +14,7 @@ _QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_TRAIN_V2_ENABLED": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",  # Ray's statistics of every process, which nobody reads on a private cluster
     "GIT_PYTHON_REFRESH": "quiet",
     "TOKENIZERS_PARALLELISM": "false",  # Ray parallelises over tasks, and a fork after tokenising would warn
     "TRANSFORMERS_VERBOSITY": "error",

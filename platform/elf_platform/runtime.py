@@ -103,9 +103,12 @@ def _nothing_to_drain() -> Iterator[None]:
 def _yield_to_training() -> None:
     """Ray's own processes on this machine stand back: at the ordinary priority each of their many short wakes interrupts a thread that
     trains, and the other threads of the step wait for that one (docs/exactness.md, Overhead). The raylet keeps its own, which its
-    workers inherit."""
+    workers inherit. The process that would carry the workers' output here ends, since nobody reads it."""
     import psutil
+    import ray._private.worker as ray_worker
 
+    with contextlib.suppress(AttributeError, AssertionError, KeyError):  # Ray's own names: without them it runs on as before
+        ray_worker._global_node.kill_log_monitor()
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error, OSError):
             words = " ".join(process.cmdline())
