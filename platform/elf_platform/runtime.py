@@ -74,17 +74,27 @@ def local_cluster(cpus: int) -> Iterator[Cluster]:
 
 
 def _start(cpus: int, temp: Path) -> None:
+    """Twice where the first start takes too long: Ray waits 30 s for its own processes, which a busy machine may not manage from cold."""
+    import psutil
     import ray
 
     options = {"num_cpus": cpus, "include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False, "_temp_dir": str(temp)}
-    try:
-        ray.init(address="local", **options)
-    except Exception as error:  # a start-up that takes too long is a bare Exception
-        ray.shutdown()
-        raise ConnectionError(
-            f"Ray did not start on this machine: {_first_line(error)}. The machine may be overloaded, or out of memory or of space in "
-            f"{temp.parent}; try again when less runs on it"
-        ) from error
+    others = set(psutil.Process().children(recursive=True))
+    for again in (True, False):
+        try:
+            ray.init(address="local", **options)
+            return
+        except Exception as error:  # a start-up that takes too long is a bare Exception
+            ray.shutdown()
+            for process in set(psutil.Process().children(recursive=True)) - others:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            if again and "timed out" in str(error):
+                continue
+            raise ConnectionError(
+                f"Ray did not start on this machine: {_first_line(error)}. The machine may be overloaded, or out of memory or of space in "
+                f"{temp.parent}; try again when less runs on it"
+            ) from error
 
 
 @contextlib.contextmanager
