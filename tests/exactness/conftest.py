@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of the test of a sample and the test of every combination, only the one that was asked for; what is marked ``full`` on demand alone."""
+    """Of the test of a sample and that of every combination, the one that was asked for; what is marked ``full`` on demand alone."""
     full = config.getoption("--matrix", default="sample") == "full"  # unknown when this folder was not named on the command line
     unwanted = "test_one_curve_on_a_sample" if full else "test_one_curve_on_every_combination"
     gone = [item for item in items if getattr(item, "originalname", "") == unwanted or (not full and item.get_closest_marker("full"))]

@@ -45,6 +45,22 @@ def test_a_cluster_that_does_not_start_is_explained(tmp_path: Path, monkeypatch:
         _start(1, tmp_path)
 
 
+def test_a_cluster_that_starts_too_slowly_is_started_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    starts: list[str] = []
+
+    def slow_once(**options: object) -> None:
+        starts.append(str(options["address"]))
+        if len(starts) == 1:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", slow_once)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    _start(1, tmp_path)
+    assert starts == ["local", "local"]
+
+
 def test_temporary_folders_go_also_those_of_the_dead() -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
