@@ -181,11 +181,13 @@ def head_node(env: dict[str, str], temp: Path) -> Iterator[str]:
     with log.open("wb") as out:
         head = subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        for _ in range(240):
+        for _ in range(1200):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", dashboard), timeout=1):
                 break
             assert head.poll() is None, log.read_text()
             time.sleep(0.25)
+        else:
+            raise AssertionError(f"no dashboard after five minutes\n{log.read_text()}")
         yield f"http://127.0.0.1:{dashboard}"
     finally:
         head.send_signal(signal.SIGTERM)
