@@ -64,7 +64,7 @@ class Scene:
         self.until(lambda: (self.folder / METRICS_FILE).stat().st_size == Cursor.read(self.folder).metrics, "sent")
 
     def until(self, holds, what: str) -> None:  # type: ignore[no-untyped-def]
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not holds():
             assert self.writers[-1].poll() in (None, 0), "the writer died"
             assert time.monotonic() < deadline, f"not {what} in time"

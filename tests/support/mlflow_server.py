@@ -29,7 +29,7 @@ class Server:
         command += ["--artifacts-destination", str(self._folder / "files")]
         with open(self._folder / "server.log", "ab") as log:
             self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
