@@ -13,6 +13,7 @@ from elf_platform.config import DataConfig, RunConfig, TokenizerConfig, TrainCon
 DEFAULT = "tiny"
 """The recipe of a command that names none."""
 
+_T5 = "hub:google-t5/t5-small"
 _OWT_STEPS_PER_EPOCH = 19_017  # elf.md B: 9,737,184 rows over a batch of 512
 
 
@@ -59,15 +60,23 @@ def _owt(network: NetworkConfig, *, epochs: int, micro_batch: int) -> RunConfig:
     The text is Skylion007/openwebtext, tokenised here: the authors' own set holds token ids without the text, which the manifest could
     neither describe nor check. Rows are cut from single documents, so their number differs a little from the authors'.
     """
-    t5 = "hub:google-t5/t5-small"
+    data = DataConfig(paths=("hub:Skylion007/openwebtext",), tokenizer=TokenizerConfig(source=_T5), length=1024, packing="document")
+    steps, warmup = epochs * _OWT_STEPS_PER_EPOCH, _OWT_STEPS_PER_EPOCH // 2
+    return _published(data, EmbeddedFlow(), network, steps=steps, warmup_steps=warmup, micro_batch=micro_batch)
+
+
+def _published(
+    data: DataConfig, process: EmbeddedFlow, network: NetworkConfig, *, steps: int, warmup_steps: int, micro_batch: int
+) -> RunConfig:
+    """What all published runs share (elf.md A.1, B): encoder, optimiser, batch, precision."""
     return RunConfig(
-        data=DataConfig(paths=("hub:Skylion007/openwebtext",), tokenizer=TokenizerConfig(source=t5), length=1024, packing="document"),
-        codec=T5Config(source=t5, latent_mean=0.0, latent_std=0.2, precision="bf16"),
-        process=EmbeddedFlow(),
+        data=data,
+        codec=T5Config(source=_T5, latent_mean=0.0, latent_std=0.2, precision="bf16"),
+        process=process,
         network=network,
-        optim=OptimConfig(name="muon", lr=2e-3, warmup_steps=_OWT_STEPS_PER_EPOCH // 2, clip_norm=1.0, ema_decay=0.9999),
+        optim=OptimConfig(name="muon", lr=2e-3, warmup_steps=warmup_steps, clip_norm=1.0, ema_decay=0.9999),
         train=TrainConfig(
-            steps=epochs * _OWT_STEPS_PER_EPOCH,
+            steps=steps,
             global_batch=512,
             micro_batch=micro_batch,
             workers=8,
@@ -98,28 +107,14 @@ def _published_pairs(
 ) -> RunConfig:
     """The published conditional setting (elf.md A.6, B, C.2). A thousandth of the pairs is held out here; the papers' figures are over the
     data sets' own validation and test splits."""
-    t5 = "hub:google-t5/t5-small"
-    return RunConfig(
-        data=DataConfig(
-            paths=(path,), source_column=source, text_column=target, tokenizer=TokenizerConfig(source=t5), length=length,
-            source_length=source_length, packing="document", valid_fraction=0.001,
-        ),
-        codec=T5Config(source=t5, latent_mean=0.0, latent_std=0.2, precision="bf16"),
-        process=EmbeddedFlow(decoder_noise_scale=1.0, loss_on_padding=True, condition_drop_prob=0.1),
-        network=NetworkConfig(hidden=768, depth=12, heads=12),
-        optim=OptimConfig(name="muon", lr=2e-3, warmup_steps=5_000, clip_norm=1.0, ema_decay=0.9999),
-        train=TrainConfig(
-            steps=steps,
-            global_batch=512,
-            micro_batch=micro_batch,
-            workers=8,
-            gpu="on",
-            precision="bf16",
-            valid_every=1000,
-            sample_every=5000,
-        ),
-        sample=SampleConfig(sampler="ode", steps=64, guidance=1.0, cfg=2.0),
+    data = DataConfig(
+        paths=(path,), source_column=source, text_column=target, tokenizer=TokenizerConfig(source=_T5), length=length,
+        source_length=source_length, packing="document", valid_fraction=0.001,
     )
+    process = EmbeddedFlow(decoder_noise_scale=1.0, loss_on_padding=True, condition_drop_prob=0.1)
+    network = NetworkConfig(hidden=768, depth=12, heads=12)
+    run = _published(data, process, network, steps=steps, warmup_steps=5_000, micro_batch=micro_batch)
+    return replace(run, sample=SampleConfig(sampler="ode", steps=64, guidance=1.0, cfg=2.0))
 
 
 def translate_small() -> RunConfig:
