@@ -118,7 +118,7 @@ def _published_pairs(
 
 
 def translate_small() -> RunConfig:
-    """Small translation, German to English, on Tatoeba pairs given by --data.paths: under an hour on two CPU cores."""
+    """Small translation, German to English, on Tatoeba pairs given by --data.paths."""
     return _small_pairs(
         DataConfig(
             # Lines of English, German, attribution (manythings.org/anki).
@@ -135,7 +135,7 @@ def ar_translate_small() -> RunConfig:
 
 
 def summarise_small() -> RunConfig:
-    """Small summarisation, abstract to a sentence, on SciTLDR files given by --data.paths: under an hour on two CPU cores."""
+    """Small summarisation, abstract to a sentence, on SciTLDR files given by --data.paths."""
     return _small_pairs(
         DataConfig(
             source_column="source", text_column="targets", tokenizer=TokenizerConfig(vocab_size=4096), length=304, source_length=256,
@@ -161,7 +161,7 @@ def _small_pairs(data: DataConfig, *, steps: int, encoder_steps: int, batch: int
 
 
 def judge_small() -> RunConfig:
-    """Autoregressive judge of other models' texts, on text given by --data.paths: about half an hour on two CPU cores."""
+    """Autoregressive judge of other models' texts, on text given by --data.paths."""
     return RunConfig(
         data=DataConfig(tokenizer=TokenizerConfig(source="bpe", vocab_size=8192), length=128),
         codec=TableConfig(),  # not used: the process works on token ids

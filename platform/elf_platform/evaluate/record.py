@@ -149,8 +149,3 @@ def load_record(path: Path) -> ScoreRecord:
 
 def _estimates(plain: Mapping[str, Any]) -> Scores:
     return {name: Estimate(**value) for name, value in plain.items()}
-
-
-def digest(texts: list[str]) -> str:
-    """SHA-256 of texts in order."""
-    return hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()

@@ -8,9 +8,10 @@ from elf.metrics.perplexity import PROTOCOLS, Protocol
 from elf_platform.evaluate import controls
 from elf_platform.evaluate.judge import Judge
 from elf_platform.evaluate.metrics import Resampling, judged_scores, mauve_score, overlap_scores, text_scores
-from elf_platform.evaluate.record import NO_JUDGE, NO_REFERENCE, REQUIRED, Facts, ScoreRecord, Scores, digest
+from elf_platform.evaluate.record import NO_JUDGE, NO_REFERENCE, REQUIRED, Facts, ScoreRecord, Scores
 from elf_platform.evaluate.scoring import BATCH_TOKENS, Run, Scored, score_texts
 from elf_platform.evaluate.texts import Texts
+from elf_platform.sampling.sources import digest
 from elf_platform.version import code_version
 
 
@@ -43,16 +44,18 @@ def measure_texts(measure: Measure, texts: Texts) -> Measured:
 
     Raises ValueError when all are empty, or the judge cannot score as the protocol says."""
     kept = texts.kept
+    tokens: list[list[int]] = []
     if measure.judge is not None:
-        tokens = measure.judge.encode([texts.texts[i] for i in kept])
-        kept = [i for i, ids in zip(kept, tokens, strict=True) if ids]
+        whole = measure.judge.encode([texts.texts[i] for i in kept])
+        kept = [i for i, ids in zip(kept, whole, strict=True) if ids]
+        tokens = [ids for ids in whole if ids]
     if not kept:
         raise ValueError(f"{texts.path} holds no text that can be scored: all {len(texts.texts)} are empty")
     some = [texts.texts[i] for i in kept]
     scores: Scores = {}
     scored = None
     if measure.judge is not None:
-        scored = score_texts(measure.judge, some, measure.protocol, run=measure.run, limit=measure.limit, budget=measure.budget)
+        scored = score_texts(measure.judge, tokens, measure.protocol, run=measure.run, limit=measure.limit, budget=measure.budget)
         scores |= judged_scores(scored, measure.protocol, measure.resampling)
     scores |= text_scores(some, [texts.ids[i] for i in kept] if texts.ids is not None else None, measure.resampling)
     facts = {
@@ -102,7 +105,7 @@ def score(
     # What BLEU, ROUGE and MAUVE are taken against is part of the measure: figures against other texts do not compare.
     against = {
         "reference_sha256": reference.sha256 if reference is not None else NO_REFERENCE,
-        "references_sha256": digest(list(targets)) if targets is not None else NO_REFERENCE,
+        "references_sha256": digest(targets) if targets is not None else NO_REFERENCE,
     }
     return ScoreRecord(
         name=name, subject=done.facts, sampling=subject.sampling, judge=judge_facts(measure), protocol=protocol_facts(measure) | against,

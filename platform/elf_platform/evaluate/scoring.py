@@ -81,9 +81,9 @@ def check_protocol(judge: Judge, protocol: Protocol) -> None:
 
 
 def score_texts(
-    judge: Judge, texts: Sequence[str], protocol: Protocol, *, run: Run | None = None, limit: int = 0, budget: int = BATCH_TOKENS
+    judge: Judge, whole: Sequence[list[int]], protocol: Protocol, *, run: Run | None = None, limit: int = 0, budget: int = BATCH_TOKENS
 ) -> Scored:
-    """Score texts, none of which may be without tokens. limit: tokens of a text at most (0: the judge's own limit).
+    """Score texts given as the judge's tokens, none of them empty. limit: tokens of a text at most (0: the judge's own limit).
 
     Raises ValueError for a limit that the judge does not have."""
     check_protocol(judge, protocol)
@@ -92,7 +92,6 @@ def score_texts(
     limit = limit or judge.card.length
     # A beginning-of-text token takes a place of a model that has no start vector; one rule for all keeps judges alike.
     cut = limit - 1 if protocol.first else limit
-    whole = judge.encode(texts)
     ids = [row[:cut] for row in whole]
     assert all(ids), "empty texts are dropped before they are scored"
     batches = plan_batches(ids, limit=cut, budget=budget)

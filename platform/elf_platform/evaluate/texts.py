@@ -11,8 +11,8 @@ from elf.processes import Autoregressive
 from elf_platform.data.manifest import FILE as MANIFEST
 from elf_platform.data.manifest import Manifest
 from elf_platform.data.reader import RowReader
-from elf_platform.evaluate.record import GIVEN_TEXT, REQUIRED, Facts, digest
-from elf_platform.sampling.sources import JSON_LINES, text_lines
+from elf_platform.evaluate.record import GIVEN_TEXT, REQUIRED, Facts
+from elf_platform.sampling.sources import JSON_LINES, digest, text_lines
 
 Unit = Literal["paragraph", "line"]
 

@@ -28,7 +28,7 @@ SOME = [
 
 def ppl(source: Path, name: str, **options: int) -> float:
     judge, protocol = load_judge(str(source)), PROTOCOLS[name]
-    scored = score_texts(judge, SOME, protocol, **options)
+    scored = score_texts(judge, judge.encode(SOME), protocol, **options)
     return judged_scores(scored, protocol, Resampling(resamples=0))["gen_ppl"].value
 
 
@@ -83,8 +83,8 @@ def test_own_judge_is_its_networks_cross_entropy(judge_folder: Path, name: str) 
 @pytest.mark.parametrize("kind", ["judge_folder", "gpt2_folder"])
 def test_batches_change_rounding_alone_and_states_are_those_after_the_last_token(kind: str, request: pytest.FixtureRequest) -> None:
     judge = load_judge(str(request.getfixturevalue(kind)))
-    alone = score_texts(judge, SOME, PROTOCOLS["elf"], budget=1)
-    together = score_texts(judge, SOME, PROTOCOLS["elf"], budget=10_000)
+    alone = score_texts(judge, judge.encode(SOME), PROTOCOLS["elf"], budget=1)
+    together = score_texts(judge, judge.encode(SOME), PROTOCOLS["elf"], budget=10_000)
     assert together.sums_N2 == pytest.approx(alone.sums_N2, rel=1e-5)
     assert together.state_NH == pytest.approx(alone.state_NH, abs=1e-4)
     assert together.ids == alone.ids and together.truncated == sum(len(i) > judge.card.length for i in judge.encode(SOME))
@@ -92,12 +92,12 @@ def test_batches_change_rounding_alone_and_states_are_those_after_the_last_token
 
 def test_cut_to_fewer_tokens(judge_folder: Path) -> None:
     judge = load_judge(str(judge_folder))
-    scored = score_texts(judge, SOME, PROTOCOLS["elf"], limit=4)
+    scored = score_texts(judge, judge.encode(SOME), PROTOCOLS["elf"], limit=4)
     whole = judge.encode(SOME)
     assert scored.ids == [ids[:4] for ids in whole] and scored.truncated == sum(len(ids) > 4 for ids in whole)
     assert scored.sums_N2[:, 1].tolist() == [min(len(ids), 3) for ids in whole]
     with pytest.raises(ValueError, match="takes 1 to 24"):
-        score_texts(judge, SOME, PROTOCOLS["elf"], limit=25)
+        score_texts(judge, judge.encode(SOME), PROTOCOLS["elf"], limit=25)
 
 
 def test_batches_are_by_length_and_within_the_budget() -> None:

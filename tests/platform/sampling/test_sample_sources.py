@@ -58,5 +58,5 @@ def test_long_sources_are_cut_and_told_or_refused_under_strict() -> None:
 
 
 def test_the_digest_is_of_the_list() -> None:
-    assert digest(["a", "b"]) == digest(["a", "b"])
+    assert digest(["a", "b"]) == digest(("a", "b"))
     assert len({digest(texts) for texts in (["a", "b"], ["b", "a"], ["a\nb"], ["ab"], ["a", "b", ""])}) == 5
