@@ -15,14 +15,11 @@ from elf.metrics.text import known_word_share, unigram_cross_entropy, unigram_en
 from elf_platform.config import RunConfig
 from elf_platform.data.manifest import Manifest
 from elf_platform.data.reader import RowReader
+from elf_platform.evaluate.losses import artefact_losses
 from elf_platform.evaluate.run_score import run_samples, score_run
 from elf_platform.tracking import read_metrics
-from elf_platform.train.context import WorkerContext
-from elf_platform.train.engine import PlainEngine
 from elf_platform.train.loop import rows_per_pass
-from elf_platform.train.module import ProcessModule
 from elf_platform.train.snapshots import TRAJECTORY_POINTS, append_samples, decode, draw_samples, given_sources
-from elf_platform.train.validation import validate
 
 WORD_SAMPLES = 32
 """Samples over which the share of known words is taken."""
@@ -62,12 +59,9 @@ def read_corpus(data_folder: Path, vocab_size: int) -> Corpus:
 
 def valid_figures(artefact: Artefact, config: RunConfig, data_folder: Path, device: torch.device) -> Figures:
     """The artefact's own losses on the validation rows, with the draws that training validated with."""
-    module = ProcessModule(artefact.process, artefact.network)
-    engine = PlainEngine(module, config.optim, total_steps=config.train.steps)
-    figures = validate(
-        artefact.process, engine, artefact.codec, RowReader(data_folder, "valid"),
-        WorkerContext(run_folder=artefact.folder, device=device), count=config.train.valid_rows,
-        micro_batch=min(rows_per_pass(config, config.train.workers), 64), seed=config.seed,
+    figures = artefact_losses(
+        artefact, RowReader(data_folder, "valid"), count=config.train.valid_rows, seed=config.seed, device=device,
+        micro_batch=min(rows_per_pass(config, config.train.workers), 64),
     )
     return {name: value for name, value in figures.items() if "/level/" not in name}
 

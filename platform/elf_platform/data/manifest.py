@@ -15,6 +15,7 @@ from elf.files import write_text
 from elf_platform.config import DataConfig
 from elf_platform.config_io import from_dict, to_dict
 from elf_platform.data.shards import ShardRecord, Split
+from elf_platform.differences import differences
 
 FORMAT = 1
 """Version of the manifest and of the shards' layout."""
@@ -192,7 +193,10 @@ class Manifest:
 
     def differences(self, other: "Manifest") -> list[str]:
         """Where ``other`` differs, as "data.length: 128 -> 256" lines; only what the content hash covers."""
-        return _differences(self._hashed(), other._hashed())
+        old, new = self._hashed(), other._hashed()
+        shards = (old.pop("shards"), new.pop("shards"))
+        lines = differences(old, new)
+        return lines if shards[0] == shards[1] else [*lines, "shards: " + _shard_differences(*shards)]
 
     def require(self, folder: Path, *, data: DataConfig | None = None, corpus: str = "", tokenizer: str = "") -> None:
         """Raises ValueError, naming every field that differs, unless the data was prepared with these (those that are given)."""
@@ -206,19 +210,6 @@ class Manifest:
                 f"the prepared data in {folder} is not what is asked for (prepared -> asked): {'; '.join(lines)}. "
                 "Prepare the data with the settings that are asked for, or ask for the ones it was prepared with"
             )
-
-
-def _differences(old: object, new: object, path: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        lines = []
-        for key in dict.fromkeys([*old, *new]):
-            lines += _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-        return lines
-    if old == new:
-        return []
-    if path == "shards":
-        return ["shards: " + _shard_differences(old, new)]
-    return [f"{path}: {json.dumps(old)} -> {json.dumps(new)}"]
 
 
 def _shard_differences(old: object, new: object) -> str:

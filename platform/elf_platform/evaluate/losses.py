@@ -29,17 +29,24 @@ DECODER_GUIDANCE = 1.0
 """Self-conditioning scale that the decoder's accuracy is measured with."""
 
 
+def artefact_losses(
+    artefact: Artefact, rows: RowReader, *, count: int, micro_batch: int, seed: int, device: torch.device
+) -> dict[str, float]:
+    """An artefact's losses on the first ``count`` rows, as training validates them, with the same draws."""
+    engine = PlainEngine(ProcessModule(artefact.process, artefact.network), OptimConfig(), total_steps=1)
+    return validate(
+        artefact.process, engine, artefact.codec, rows, WorkerContext(run_folder=artefact.folder, device=device), count=count,
+        micro_batch=micro_batch, seed=seed,
+    )
+
+
 def artefact_scores(
     artefact: Artefact, rows: RowReader, *, count: int = ROWS, seed: int = 0, device: torch.device, resampling: Resampling
 ) -> Scores:
     """Named scores on the first ``count`` rows: flow, decoder_ce or ce and their levels as training validates them, with fixed draws;
     decoder_accuracy; nll, in nats per token, of a process that has an exact one."""
     count = min(count or len(rows), len(rows))
-    engine = PlainEngine(ProcessModule(artefact.process, artefact.network), OptimConfig(), total_steps=1)
-    figures = validate(
-        artefact.process, engine, artefact.codec, rows, WorkerContext(run_folder=artefact.folder, device=device), count=count,
-        micro_batch=MICRO_BATCH, seed=seed,
-    )
+    figures = artefact_losses(artefact, rows, count=count, micro_batch=MICRO_BATCH, seed=seed, device=device)
     scores = {name.removeprefix("valid/"): Estimate(value=value, count=count) for name, value in figures.items()}
     if isinstance(artefact.process, Autoregressive):
         scores["nll"] = scores["ce"]

@@ -106,7 +106,7 @@ def save_record(record: ScoreRecord, path: Path) -> Path:
 def place_of(record: ScoreRecord, folder: Path) -> Path:
     """Where a record goes in ``folder`` by default: score.json, or score-KEY.json, KEY standing for its facts, when score.json was measured
     in another way. The same measurement has the same place; score.json of samples that were replaced or extended since is given up."""
-    own, first = folder / f"score-{_key(record)}.json", folder / FILE
+    own, first = folder / f"score-{facts_key(record)[:8]}.json", folder / FILE
     if own.is_file() or not first.is_file():
         return own if own.is_file() else first
     try:
@@ -114,13 +114,14 @@ def place_of(record: ScoreRecord, folder: Path) -> Path:
     except ValueError:  # broken, or of another version: not ours to replace
         return own
     outdated = there.sampling.get("samples_sha256") != record.sampling.get("samples_sha256")
-    return first if outdated or _key(there) == _key(record) else own
+    return first if outdated or facts_key(there) == facts_key(record) else own
 
 
-def _key(record: ScoreRecord) -> str:
+def facts_key(record: ScoreRecord) -> str:
+    """16 hexadecimal digits over what was measured and how, wherever it lies."""
     facts = {name: value for name, value in record.facts().items() if name != "subject.path"}
     # Through JSON, where tuples of settings become the lists that a loaded record has.
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_record(path: Path) -> ScoreRecord:

@@ -1,11 +1,9 @@
 """A score record in the tracking store: one run a record, found again when the same is scored again."""
 
-import hashlib
-import json
 from pathlib import Path
 
 from elf_platform.config import TrackingConfig
-from elf_platform.evaluate.record import ScoreRecord
+from elf_platform.evaluate.record import ScoreRecord, facts_key
 from elf_platform.tracking import finish, open_run, start_tracker, ui_command
 
 
@@ -16,8 +14,7 @@ def track_record(record: ScoreRecord, path: Path, *, storage: Path, tracking: Tr
     if tracking.kind != "mlflow":
         return ""
     facts = {name: str(value) for name, value in record.facts().items()}
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-    folder = storage / "scores" / f".tracking-{key}"
+    folder = storage / "scores" / f".tracking-{facts_key(record)}"
     folder.mkdir(parents=True, exist_ok=True)
     handle = open_run(
         tracking, storage=storage, run_folder=folder, run_name=f"score-{record.name}", params=facts,

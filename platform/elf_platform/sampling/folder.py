@@ -15,7 +15,7 @@ from typing import Any
 from elf.files import TEMPORARY, committing, sha256_of, sync, write_text
 from elf_platform.lock import LOCK
 from elf_platform.sampling.parts import COLUMNS, PARTS, RECORDS, read_part, read_record
-from elf_platform.sampling.run import SampleRun, differences
+from elf_platform.sampling.run import SampleRun, run_differences
 
 FORMAT = 1
 """Version of the folder's layout."""
@@ -49,7 +49,7 @@ def check_run(folder: Path, run: SampleRun, count: int) -> None:
         raise ValueError(f"{path} is of another version of the code, or was edited; give another --out")
     if not any((folder / PARTS).glob("part-*.parquet")) and not any((folder / name).exists() for name in (JSONL, MANIFEST)):
         return
-    if differ := differences(found, wanted):
+    if differ := run_differences(found, wanted):
         raise ValueError(
             f"{folder} holds samples of another run, which were left as they are; they differ in {'; '.join(differ)}. "
             "Give another --out, or the settings of the samples that are there"

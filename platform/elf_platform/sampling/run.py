@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from elf.nn.config import Precision
+from elf_platform.differences import differences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +55,9 @@ class SampleRun:
         return dict(json.loads(json.dumps(dataclasses.asdict(self))))
 
 
-def differences(found: dict[str, Any], wanted: dict[str, Any], path: str = "") -> list[str]:
-    """``name: found -> wanted`` for each leaf in which two runs differ."""
-    said = []
-    for key in [*wanted, *(key for key in found if key not in wanted)]:
-        old, new = found.get(key), wanted.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            said += differences(old, new, f"{path}{key}.")
-        elif old != new:
-            said.append(f"{path}{key}: {_short(old)} -> {_short(new)}")
-    return said
+def run_differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """``name: found -> wanted`` for each leaf in which two runs differ, hashes cut."""
+    return differences(found, wanted, show=_short)
 
 
 def _short(value: Any) -> str:
