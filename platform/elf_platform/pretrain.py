@@ -22,7 +22,7 @@ from elf_platform.summary import print_summary
 from elf_platform.tracking import RunHandle, load_handle, open_run, start_tracker
 from elf_platform.tracking import finish as end_tracking
 from elf_platform.train.driver import launch
-from elf_platform.train.preflight import Placement
+from elf_platform.train.preflight import Placement, average_note
 from elf_platform.train.worker import Job
 from elf_platform.version import code_version
 
@@ -43,6 +43,8 @@ def pretrain(config: RunConfig, recipe: str) -> Figures:
             with connect() as cluster:
                 placement, sums = preflight(config, cluster)
                 say(f"preflight: {sums}")
+                if note := average_note(config):
+                    say(f"note: {note}")
                 data = prepare(config.data, config.storage)
                 figures = _train(config, run_folder, cluster, placement, data)
     print_summary(run_folder, figures, load_handle(run_folder), conditional=bool(config.data.source_column))

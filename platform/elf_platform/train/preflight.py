@@ -1,5 +1,6 @@
 """Refuses what cannot run before anything is prepared or paid for, and shows the sum it did."""
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,9 @@ from elf_platform.config import RunConfig
 from elf_platform.runtime import Cluster
 
 _GB = 1e9
+_INITIAL_SHARE = 0.02
+"""Share of initial weights in the exported average from which on a run is told: a quarter of them made word salad of a model whose own
+weights were sound (docs/lab-log.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,19 @@ def check_memory(parameters: int, config: RunConfig, *, available: float, per_ma
             "workers, or a smaller network"
         )
     return words
+
+
+def average_note(config: RunConfig) -> str:
+    """What a run should know about its moving average, which starts at the initial weights without a warm-up (elf.md B) and is what
+    gets validated, sampled and exported; empty where little of them is left at the end."""
+    steps, decay = config.train.steps, config.optim.ema_decay
+    left = decay**steps
+    if left < _INITIAL_SHARE:
+        return ""
+    return (
+        f"after {steps:,} steps the exported average (optim.ema_decay {decay:g}) is still {left:.0%} initial weights, and samples suffer; "
+        f"use --optim.ema_decay {math.floor(0.01 ** (1 / steps) * 1e4) / 1e4:g} or lower, or train longer"
+    )
 
 
 def checkpoint_bytes(parameters: int, config: RunConfig) -> float:

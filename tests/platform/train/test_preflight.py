@@ -8,7 +8,7 @@ import pytest
 
 from elf_platform.config import EngineConfig, RunConfig, TrainConfig
 from elf_platform.runtime import Cluster
-from elf_platform.train.preflight import check_disk, check_memory, memory_per_worker, place
+from elf_platform.train.preflight import average_note, check_disk, check_memory, memory_per_worker, place
 
 Config = Callable[..., RunConfig]
 
@@ -52,6 +52,17 @@ def test_memory_is_summed_by_stage(config_of: Config) -> None:
     with pytest.raises(ValueError, match=r"16\.40 GB per worker .* 4 of them .* need 65\.60 GB, but 24\.00 GB"):
         check_memory(1_000_000_000, workers(base, 4), available=24e9, per_machine=4)
     assert "= 16.40 GB" in check_memory(1_000_000_000, workers(base, 4), available=80e9, per_machine=4)
+
+
+def test_an_average_that_is_still_initial_weights_is_told(config_of: Config) -> None:
+    def note(steps: int, decay: float) -> str:
+        config = config_of()
+        train = replace(config.train, steps=steps)
+        return average_note(replace(config, train=train, optim=replace(config.optim, ema_decay=decay, warmup_steps=1)))
+
+    assert "after 1,400 steps" in note(1400, 0.999) and "still 25% initial weights" in note(1400, 0.999)
+    assert "--optim.ema_decay 0.9967 or lower" in note(1400, 0.999)
+    assert note(1400, 0.9967) == note(95_085, 0.9999) == note(20, 0.0) == ""
 
 
 def test_disk_is_summed(config_of: Config, tmp_path: Path) -> None:
