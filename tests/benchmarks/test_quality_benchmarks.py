@@ -67,7 +67,7 @@ def test_guidance_beside_its_baselines(tmp_path: Path) -> None:
     assert list(record["scores"]) == ["copy", "lead", "unigram", "cfg 1", "cfg 2"] and record["pairs"] == 4
     assert "| cfg 1 | 3 |" in out and "| cfg 2 | 5 |" in out
     texts = [json.loads(line) for line in (tmp_path / "out" / "texts.jsonl").read_text().splitlines()]
-    assert len(texts) == 4 and all(text["lead"] == text["source"] for text in texts)
+    assert len(texts) == 4 and all(text["source"].startswith(text["lead"]) and text["lead"].endswith(".") for text in texts)
     assert (tmp_path / "out" / "bleu-cfg.svg").is_file()
 
 
