@@ -11,7 +11,7 @@ from typing import Literal
 from elf_platform.report.record import Line
 from elf_platform.report.scale import Scale, padded, short
 from elf_platform.report.series import quantile
-from elf_platform.report.style import CHART_CSS, LIGHT
+from elf_platform.report.style import plain_chart_css
 
 LOG_SPAN = 4.0  # highest value over lowest from which a logarithmic axis reads better
 JOINED_FROM = 4  # marks; a line between fewer tells a course that nobody has seen
@@ -120,7 +120,7 @@ def standalone(chart: Chart) -> bytes:
     svg = draw(chart)
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 {-head} {width} {height + head}" '
     size = f'width="{width * 1.5:g}" height="{(height + head) * 1.5:g}">'
-    style = f"<style>svg{{{LIGHT}}}{CHART_CSS}</style>"
+    style = f"<style>{plain_chart_css()}</style>"
     background = f'<rect class="paper" x="0" y="{-head}" width="{width}" height="{height + head}"/>'
     return (opening + size + style + background + "".join(words) + svg[svg.index(">") + 1 :]).encode("utf-8")
 

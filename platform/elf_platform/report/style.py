@@ -1,5 +1,7 @@
 """The look of the report: one style sheet for light and dark, set inline. Nothing comes from elsewhere."""
 
+import re
+
 LIGHT = (
     "--page:#f6f5f2;--paper:#fdfdfc;--ink:#141413;--ink2:#55544f;--ink3:#8b8983;--rule:#e4e2dc;--axis:#c6c4bb;"
     "--s0:#8b8983;--s1:#2a78d6;--s2:#eb6834;--s3:#1b9c72;--s4:#6a5acd;--tint:#eaf2fc;"
@@ -12,9 +14,7 @@ DARK = (
 )
 COLOURS = ("s0", "s1", "s2", "s3", "s4", "q0", "q1", "q2", "q3", "q4")
 
-CHART_CSS = (
-    "".join(f".{name}{{--c:var(--{name})}}" for name in COLOURS)
-    + """
+_CHART_RULES = """
 .chart text{font:11.5px Inter,system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--ink3)}
 .chart .tick{font-variant-numeric:tabular-nums}.chart .label{fill:var(--ink2)}
 .chart text.title{font-size:15px;font-weight:600;fill:var(--ink)}
@@ -25,7 +25,18 @@ polyline{fill:none;stroke-linejoin:round;stroke-linecap:round}
 .mark line{stroke:var(--ink3);stroke-width:1;opacity:.75}
 .bar{fill:var(--c);opacity:.55}.dot{fill:var(--c);stroke:var(--paper);stroke-width:1.5}
 """
-)
+CHART_CSS = "".join(f".{name}{{--c:var(--{name})}}" for name in COLOURS) + _CHART_RULES
+
+
+def plain_chart_css() -> str:
+    """The style of charts in light colours without variables, which browsers know but many programs that show or convert SVG do not."""
+    values = dict(re.findall(r"--(\w+):([^;]+);", LIGHT))
+    rules = []
+    for selector, body in re.findall(r"([^{}]+)\{([^{}]+)\}", _CHART_RULES):
+        for name in COLOURS if "var(--c)" in body else ("",):
+            plain = re.sub(r"var\(--(\w+)\)", lambda found: values[found[1]], body.replace("var(--c)", f"var(--{name})"))
+            rules.append(f"{'.' + name if name else ''}{selector.strip()}{{{plain}}}")
+    return "".join(rules)
 
 PAGE_CSS = """
 *{box-sizing:border-box}

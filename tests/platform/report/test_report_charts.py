@@ -167,6 +167,10 @@ def test_a_figure_of_its_own_is_a_whole_svg_with_title_and_legend(tmp_path: Path
     assert tree.tag == "{http://www.w3.org/2000/svg}svg"
     texts = [element.text for element in tree.iter("{http://www.w3.org/2000/svg}text")]
     assert {"T & U", "a < b", "c", "optimiser step"} <= set(texts)
+    # Programs without CSS variables would draw it black on black.
+    style = tree.find("{http://www.w3.org/2000/svg}style")
+    assert style is not None and style.text is not None and "var(" not in style.text
+    assert ".s2.line{stroke:#eb6834;stroke-width:2}" in style.text and ".paper{fill:#fdfdfc}" in style.text
 
 
 def test_flat_and_single_point_lines_can_be_drawn() -> None:
