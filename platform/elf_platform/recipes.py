@@ -18,7 +18,7 @@ _OWT_STEPS_PER_EPOCH = 19_017  # elf.md B: 9,737,184 rows over a batch of 512
 
 
 def tiny() -> RunConfig:
-    """Small ELF with an encoder of its own, on the embedded corpus: about four minutes on two CPU cores."""
+    """Small ELF with an encoder of its own, on the embedded corpus: minutes on two CPU cores."""
     encoder = NetworkConfig(hidden=128, depth=2, heads=4)
     return RunConfig(
         data=DataConfig(tokenizer=TokenizerConfig(source="bpe", vocab_size=4096, sample_mb=4.0), length=64),
