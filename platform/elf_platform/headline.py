@@ -14,6 +14,7 @@ from elf.files import write_text
 from elf.metrics.text import known_word_share, unigram_cross_entropy, unigram_entropy, words
 from elf_platform.config import RunConfig
 from elf_platform.data.manifest import Manifest
+from elf_platform.data.progress import ProgressLine
 from elf_platform.data.reader import RowReader
 from elf_platform.evaluate.losses import artefact_losses
 from elf_platform.evaluate.run_score import run_samples, score_run
@@ -74,10 +75,11 @@ def sample_figures(
     sizes, tokenizer = artefact.sizes, artefact.tokenizer
     many = replace(config.sample, count=max(WORD_SAMPLES, config.sample.count))
     given = given_sources(RowReader(data_folder, "valid"), many.count, codec=artefact.codec, device=device)
-    samples = draw_samples(
-        artefact.process, artefact.network, tokenizer, many, length=sizes.length, channels=sizes.channels, device=device,
-        condition=given.condition if given else None, record=TRAJECTORY_POINTS,
-    )
+    with ProgressLine(f"sampling {many.count} rows", 1, unit="steps", digits=0) as line:
+        samples = draw_samples(
+            artefact.process, artefact.network, tokenizer, many, length=sizes.length, channels=sizes.channels, device=device,
+            condition=given.condition if given else None, record=TRAJECTORY_POINTS, progress=line.reach,
+        )
     texts = decode(tokenizer, samples.ids_BL)
     append_samples(run_folder, step, texts[: config.sample.count], config.sample, samples.nfe, given)
     if samples.trajectory:

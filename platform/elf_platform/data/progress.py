@@ -42,6 +42,13 @@ class ProgressLine:
             remaining = (self._printed - self._began) * (self.total - self.done) / max(self.done, 1e-9)
             self._print(f"{self._text()}, about {remaining:.0f} s left")
 
+    def reach(self, done: int, total: int) -> None:
+        """``done`` of ``total`` units are done, for work that tells its own length as it goes."""
+        self.total = max(total, 1e-9)
+        if self._bar:
+            self._bar.update(self._task, total=self.total)
+        self.advance(done - self.done)
+
     def _text(self) -> str:
         rate = self.done / max(time.monotonic() - self._began, 1e-9)
         return f"{self.done:.{self.digits}f} of {self.total:.{self.digits}f} {self.unit}, {rate:.1f} {self.unit}/s"

@@ -19,6 +19,7 @@ from elf.data.order import derive_key, rows_of_step
 from elf.nn.config import NetworkConfig
 from elf.optim import OptimConfig
 from elf.processes import Autoregressive
+from elf_platform.data.progress import ProgressLine
 from elf_platform.data.reader import RowReader
 from elf_platform.lock import exclusive
 from elf_platform.train.engine import PlainEngine
@@ -68,12 +69,14 @@ def _train(rows: RowReader, settings: TinyJudge, folder: Path, device: torch.dev
     )
     engine = PlainEngine(ProcessModule(process, network), optim, total_steps=settings.steps)
     count = max(settings.step_tokens // rows.length, 1)
-    for step in range(settings.steps):
-        index = rows_of_step(step, np.arange(count), global_batch=count, rows=len(rows), seed=settings.seed)
-        batch = targets_alone(rows.read(index), rows.pad_id).to(device)
-        loss, _, _ = engine.forward(batch, None, None)
-        engine.backward(loss / process.count(batch).clamp_min(1).float(), last=True)
-        engine.step(step)
+    with ProgressLine("training a tiny judge", settings.steps, unit="steps", digits=0) as line:
+        for step in range(settings.steps):
+            index = rows_of_step(step, np.arange(count), global_batch=count, rows=len(rows), seed=settings.seed)
+            batch = targets_alone(rows.read(index), rows.pad_id).to(device)
+            loss, _, _ = engine.forward(batch, None, None)
+            engine.backward(loss / process.count(batch).clamp_min(1).float(), last=True)
+            engine.step(step)
+            line.advance(1)
     state = engine.gather_weights("ema")
     assert state is not None
     lineage = {

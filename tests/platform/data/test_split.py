@@ -163,3 +163,11 @@ def test_progress_without_a_terminal_is_plain_lines() -> None:
     with ProgressLine("reading", 4.0, out=out, on=False) as line:
         line.advance(4.0)
     assert out.getvalue().count("\n") == 1
+
+
+def test_progress_of_work_that_tells_its_own_length() -> None:
+    out = io.StringIO()
+    with ProgressLine("sampling", 1, unit="steps", digits=0, out=out) as line:
+        for done in (1, 2, 4):
+            line.reach(done, 4)
+    assert out.getvalue().startswith("sampling: 4 of 4 steps, ")
