@@ -111,14 +111,18 @@ def main(argv: list[str]) -> None:
         for i, (source, target) in enumerate(pairs)
     ]
     write_text(out / "texts.jsonl", "\n".join(lines) + "\n")
-    for metric, baseline in (("bleu", "copy"), ("rougeL", "lead")):
+    for metric, words, baseline in (("bleu", "BLEU", "copy"), ("rougeL", "ROUGE-L", "lead")):
         values = {scale: scores[f"cfg {scale:g}"][metric] for scale in scales}
         flat = scores[baseline][metric].value
         chart = Chart(
-            slug=f"{metric}-cfg", title="Classifier-free guidance", unit=f"{metric} on {len(pairs)} held-out pairs", x_name="scale",
+            slug=f"{metric}-cfg", title="Classifier-free guidance", unit=f"{words} on {len(pairs)} held-out pairs, 95 % intervals", x_name="scale",
             x_label="scale of classifier-free guidance (1 is off)", from_zero=True, size=(640, 320),
             series=[
-                Series(name="model", colour="s1", form="dots", points=[(scale, value.value) for scale, value in values.items()]),
+                Series(name="model", colour="s1", points=[(scale, value.value) for scale, value in values.items()]),
+                *(
+                    Series(name="interval", colour="s1", form="faint", points=[(scale, getattr(of, end)) for scale, of in values.items()])
+                    for end in ("low", "high")
+                ),
                 Series(name=f"{baseline} of the source", colour="s0", form="rule", points=[(scales[0], flat), (scales[-1], flat)]),
             ],
         )

@@ -38,7 +38,8 @@ from elf_platform.sampling.rows import Sampler, draw_rows, fix_arithmetic
 SAMPLERS = ("sde", "ode", "sde-matched", "heun", "dpmpp-2m", "ancestral")
 GRIDS = ("logit-normal", "logit-normal-quantile", "uniform")
 DETERMINISTIC = ("ode", "heun", "dpmpp-2m")
-COLOURS = dict(zip(SAMPLERS, ("s2", "s1", "s4", "s3", "q4", "s0"), strict=True))
+COLOURS = dict(zip(SAMPLERS, ("s2", "s1", "s4", "s3", "q4", "q0"), strict=True))
+TIMES = {"logit-normal": "random", "logit-normal-quantile": "quantile", "uniform": "even"}
 NFE_AXIS: Any = {"x_label": "NFE", "x_name": "NFE", "size": (640, 320)}
 
 Point = dict[str, Any]
@@ -138,13 +139,13 @@ def spread(values: list[float]) -> tuple[float, float]:
 
 
 def figures(points: list[Point], rows: dict[Setting, Spreads], beside: dict[str, dict[str, float]]) -> list[Chart]:
-    """Perplexity and entropy against NFE, of each sampler on the quantile grid; and the official grid against the fixed ones, each seed a
-    dot."""
+    """Perplexity and entropy against NFE of all samplers on each grid; and each deterministic sampler on its grids beside the official SDE
+    on random times, with the lowest and highest seed as faint lines."""
     charts = []
     for metric, words in (("gen_ppl", "Gen. PPL"), ("entropy", "entropy, nats")):
         for grid in dict.fromkeys(setting.grid for setting in rows):
             series = [
-                Series(name=name, colour=COLOURS[name], form="dots", points=line)
+                Series(name=name, colour=COLOURS[name], points=line)
                 for name in SAMPLERS
                 if (line := [(s.nfe, row[metric][0]) for s, row in rows.items() if (s.sampler, s.grid) == (name, grid)])
             ]
@@ -152,17 +153,20 @@ def figures(points: list[Point], rows: dict[Setting, Spreads], beside: dict[str,
                 low, high = min(s.nfe for s in rows), max(s.nfe for s in rows)
                 series.append(Series(name="real text", colour="s0", form="rule", points=[(low, real[metric]), (high, real[metric])]))
             unit = f"{words}, mean over seeds"
-            charts.append(Chart(slug=f"{metric}-{grid}", title=f"Samplers on the grid {grid}", unit=unit, series=series, **NFE_AXIS))
+            charts.append(Chart(slug=f"{metric}-{grid}", title=f"Samplers, {TIMES[grid]} times", unit=unit, series=series, **NFE_AXIS))
     for name in DETERMINISTIC:
-        grids = [grid for grid in GRIDS if any((s.sampler, s.grid) == (name, grid) for s in rows)]
-        if len(grids) < 2:
-            continue
+        compared = [(name, grid, colour) for grid, colour in zip(GRIDS, ("s4", "s1", "s3"), strict=True)]
         series = []
-        for grid, colour in zip(grids, ("s2", "s1", "s3"), strict=False):
-            seeds = [(p["nfe_wanted"], p["gen_ppl"]) for p in points if (p["sampler"], p["grid"]) == (name, grid) and "gen_ppl" in p]
-            series.append(Series(name=f"{grid}, each seed", colour=colour, form="dots", points=sorted(seeds)))
-        title = f"{name}: the random grid and fixed ones"
-        charts.append(Chart(slug=f"grids-{name}", title=title, unit="Gen. PPL", series=series, **NFE_AXIS))
+        for sampler, grid, colour in [("sde", "logit-normal", "s2"), *compared]:
+            group = [p for p in points if (p["sampler"], p["grid"]) == (sampler, grid) and "gen_ppl" in p]
+            lines = [(n, [p["gen_ppl"] for p in group if p["nfe_wanted"] == n]) for n in sorted({p["nfe_wanted"] for p in group})]
+            label = f"{sampler}, {TIMES[grid]}"
+            if lines:
+                series.append(Series(name=label, colour=colour, points=[(n, statistics.mean(ys)) for n, ys in lines]))
+                series += [Series(name=label, colour=colour, form="faint", points=[(n, end(ys)) for n, ys in lines]) for end in (min, max)]
+        if any(of.name.startswith(f"{name},") for of in series):
+            title = f"{name} beside the official SDE: mean and range of seeds"
+            charts.append(Chart(slug=f"grids-{name}", title=title, unit="Gen. PPL", series=series, **NFE_AXIS))
     return charts
 
 
