@@ -115,8 +115,8 @@ def main(argv: list[str]) -> None:
         values = {scale: scores[f"cfg {scale:g}"][metric] for scale in scales}
         flat = scores[baseline][metric].value
         chart = Chart(
-            slug=f"{metric}-cfg", title="Classifier-free guidance", unit=f"{words} on {len(pairs)} held-out pairs, 95 % intervals", x_name="scale",
-            x_label="scale of classifier-free guidance (1 is off)", from_zero=True, size=(640, 320),
+            slug=f"{metric}-cfg", title="Classifier-free guidance", unit=f"{words} on {len(pairs)} held-out pairs, 95 % intervals",
+            x_name="scale", x_label="scale of classifier-free guidance (1 is off)", from_zero=True, size=(640, 320),
             series=[
                 Series(name="model", colour="s1", points=[(scale, value.value) for scale, value in values.items()]),
                 *(
