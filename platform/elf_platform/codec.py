@@ -13,7 +13,7 @@ from elf.batch import Batch
 from elf.codecs import Codec, OwnCodec, OwnConfig, check_codec, load_codec
 from elf.files import sync
 from elf.nn.token_model import TokenModel
-from elf.optim.config import OptimConfig
+from elf.optim import OptimConfig, trained_average
 from elf_platform.config import RunConfig, TrackingConfig
 from elf_platform.config_io import to_dict
 from elf_platform.data.prepare import PreparedData
@@ -115,7 +115,9 @@ def _train_encoder(
     assert trained is not None and trained.step == own.steps
     network = initial_network(job, data.tokenizer.vocab_size)
     assert isinstance(network, TokenModel)
-    network.load_state_dict(CheckpointReader(trained).whole("ema"))
+    average, updates = CheckpointReader(trained).whole("ema"), trained.state["counters"]["step"]
+    decay = job.config.optim.ema_decay
+    network.load_state_dict(trained_average(average, network.state_dict(), decay=decay, updates=updates))
     OwnCodec.from_network(network, own, _batches(data)).save(folder)
     for path in (*folder.rglob("*"), folder, folder.parent):
         sync(path)

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from elf.artefact import Sizes, load_artefact, save_artefact
 from elf.codecs import load_codec
 from elf.data.tokenizer import load_tokenizer
 from elf.files import write_text
+from elf.optim import trained_average
 from elf_platform.headline import Figures, corpus_figures, read_corpus, sample_figures, training_figures, valid_figures
-from elf_platform.train.checkpoint import CheckpointReader, latest
-from elf_platform.train.worker import Job
+from elf_platform.train.checkpoint import Checkpoint, CheckpointReader, latest
+from elf_platform.train.worker import Job, initial_network
 
 
 def finish(job: Job) -> Figures:
@@ -42,7 +44,7 @@ def finish(job: Job) -> Figures:
     }
     folder = save_artefact(
         run_folder / "artefact", process=config.process, network_config=config.network,
-        network_state=CheckpointReader(checkpoint).whole("ema"),
+        network_state=average_of(checkpoint, job, tokenizer.vocab_size),
         sizes=Sizes(
             vocab_size=tokenizer.vocab_size, channels=job.channels, length=config.data.length, source_length=config.data.source_length
         ),
@@ -64,6 +66,12 @@ def finish(job: Job) -> Figures:
     }
     write_text(run_folder / "summary.json", json.dumps(figures, indent=1))
     return figures
+
+
+def average_of(checkpoint: Checkpoint, job: Job, vocab_size: int) -> dict[str, Tensor]:
+    """The moving average that a run exports, without the initial weights that a short run leaves in it."""
+    average, initial = CheckpointReader(checkpoint).whole("ema"), initial_network(job, vocab_size).state_dict()
+    return trained_average(average, initial, decay=job.config.optim.ema_decay, updates=checkpoint.state["counters"]["step"])
 
 
 def _write_times(run_folder: Path, counts: list[float]) -> None:

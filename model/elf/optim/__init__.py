@@ -2,13 +2,14 @@
 
 from elf.optim.assign import OPTIMIZERS, assign_groups, describe_groups
 from elf.optim.config import OptimConfig
-from elf.optim.ema import Ema
+from elf.optim.ema import NEGLIGIBLE_SHARE, Ema, trained_average
 from elf.optim.muon import newton_schulz, orthogonalise_locally, shape_factor
 from elf.optim.optimizer import Optimizer
 from elf.optim.schedule import clip_factor, learning_rate
 from elf.optim.slices import MatrixPiece, Orthogonalise, ParamSlice
 
 __all__ = [
+    "NEGLIGIBLE_SHARE",
     "OPTIMIZERS",
     "Ema",
     "MatrixPiece",
@@ -23,4 +24,5 @@ __all__ = [
     "newton_schulz",
     "orthogonalise_locally",
     "shape_factor",
+    "trained_average",
 ]

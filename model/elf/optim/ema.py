@@ -1,11 +1,14 @@
 """Exponential moving average of the weights, over the same slices as the optimiser."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from elf.optim.slices import ParamSlice
+
+NEGLIGIBLE_SHARE = 0.01
+"""Share of initial weights that is left in an average: published runs end with less than 1e-4, and stay what the official code makes."""
 
 
 class Ema:
@@ -27,3 +30,17 @@ class Ema:
     def state(self) -> dict[str, Tensor]:
         """Live flat averages, keyed "ema/parameter name"; copying into them restores a saved state."""
         return {f"ema/{s.name}": average for s, average in zip(self.slices, self.averages, strict=True)}
+
+
+def trained_average(average: Mapping[str, Tensor], initial: Mapping[str, Tensor], *, decay: float, updates: int) -> dict[str, Tensor]:
+    """The average without its share of the initial weights, s = decay^updates: (average - s initial) / (1 - s).
+
+    The bias correction of Adam (Kingma and Ba 2015, section 3) for an average that starts at the initial weights instead of zero. A
+    short run would otherwise be sampled with weights of which a good part was never trained (docs/lab-log.md). The average as it is
+    when nothing was updated or the share is below ``NEGLIGIBLE_SHARE``.
+
+    average, initial: tensors by parameter name, of the same shapes. A rounding error of the average grows by 1 / (1 - s)."""
+    share = decay**updates
+    if updates < 1 or share < NEGLIGIBLE_SHARE:
+        return dict(average)
+    return {name: ((value.double() - share * initial[name].double()) / (1 - share)).to(value.dtype) for name, value in average.items()}

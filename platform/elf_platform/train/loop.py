@@ -247,7 +247,8 @@ class _Loop:
         weights = self.engine.gather_weights("ema")
         if weights is not None and self.job.snapshots is not None:
             try:
-                self.job.snapshots.write(self.done, weights)
+                updates = self.engine.updater.optimizer.counters["step"]
+                self.job.snapshots.write(self.done, weights, decay=self.job.config.optim.ema_decay, updates=updates)
             except OSError as error:  # a full disk: samples are no reason to stop
                 self.job.tracker.event(self.done, "warning", f"the samples of step {self.done} could not be written: {error}")
         self.meter.pause(time.perf_counter() - started)

@@ -10,8 +10,7 @@ from elf_platform.runtime import Cluster
 
 _GB = 1e9
 _INITIAL_SHARE = 0.02
-"""Share of initial weights in the exported average from which on a run is told: a quarter of them made word salad of a model whose own
-weights were sound (docs/lab-log.md)."""
+"""Share of initial weights in the final average from which on a run is told that its average reaches back to the start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +83,16 @@ def check_memory(parameters: int, config: RunConfig, *, available: float, per_ma
 
 
 def average_note(config: RunConfig) -> str:
-    """What a run should know about its moving average, which starts at the initial weights without a warm-up (elf.md B) and is what
-    gets validated, sampled and exported; empty where little of them is left at the end."""
+    """What a run should know about its moving average, which starts at the initial weights without a warm-up (elf.md B); empty where little
+    of them is left at the end."""
     steps, decay = config.train.steps, config.optim.ema_decay
     left = decay**steps
     if left < _INITIAL_SHARE:
         return ""
     return (
-        f"after {steps:,} steps the exported average (optim.ema_decay {decay:g}) is still {left:.0%} initial weights, and samples suffer; "
-        f"use --optim.ema_decay {math.floor(0.01 ** (1 / steps) * 1e4) / 1e4:g} or lower, or train longer"
+        f"the moving average (optim.ema_decay {decay:g}) reaches back to the start of these {steps:,} steps. Its {left:.0%} of initial "
+        f"weights are taken out of what is sampled and exported, but early weights stay in: --optim.ema_decay "
+        f"{math.floor(0.01 ** (1 / steps) * 1e4) / 1e4:g} or lower forgets them"
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from elf.codecs import Codec
 from elf.data.tokenizer import Tokenizer
 from elf.draws import Draws
+from elf.optim import trained_average
 from elf.processes import Process, Samples
 from elf.sampling.condition import Condition, encode_condition
 from elf.sampling.config import SampleConfig
@@ -74,18 +75,19 @@ class Snapshots:
         run_folder: Path, length: int, channels: int, device: torch.device, count: int = 4, rows: RowReader | None = None,
         codec: Codec | None = None,
     ) -> None:
-        """rows, codec: where a conditional run takes its sources, and what encodes them."""
+        """build: the network with its initial weights. rows, codec: where a conditional run takes its sources, and what encodes them."""
         self.process, self.tokenizer, self.run_folder = process, tokenizer, run_folder
         self.config = replace(config, count=min(count, config.count))
         self.length, self.channels, self.device, self._build = length, channels, device, build
         self.given = given_sources(rows, self.config.count, codec=codec, device=device) if rows is not None else None
 
-    def write(self, step: int, weights: dict[str, Tensor]) -> None:
-        """Sample with these weights and append the texts."""
+    def write(self, step: int, average: dict[str, Tensor], *, decay: float, updates: int) -> None:
+        """Sample with this moving average of so many updates, and append the texts."""
         if not self.config.count:
             return
-        network = self._build().to(self.device)
-        network.load_state_dict(weights)
+        network = self._build()
+        network.load_state_dict(trained_average(average, network.state_dict(), decay=decay, updates=updates))
+        network.to(self.device)
         samples = draw_samples(
             self.process, network, self.tokenizer, self.config, length=self.length, channels=self.channels, device=self.device,
             condition=self.given.condition if self.given else None,

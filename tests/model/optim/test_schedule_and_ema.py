@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 
-from elf.optim import Ema, OptimConfig, ParamSlice, clip_factor, learning_rate
+from elf.optim import Ema, OptimConfig, ParamSlice, clip_factor, learning_rate, trained_average
 
 
 def test_warm_up_starts_at_zero_and_ends_at_the_peak() -> None:
@@ -69,3 +69,23 @@ def test_moving_average_starts_as_a_copy_and_restores_in_place() -> None:
     ema.update()
     assert ema.averages[0].tolist() == [2.5] * 4
     Ema([], 0.5).update()
+
+
+def test_an_average_without_its_initial_weights_is_the_weighted_mean_of_what_was_trained() -> None:
+    torch.manual_seed(0)
+    value, decay, updates = torch.randn(50), 0.9, 12
+    initial = value.clone()
+    ema = Ema([ParamSlice(name="w", shape=(50,), start=0, stop=50, value=value)], decay)
+    seen = []
+    for _ in range(updates):
+        value += torch.randn(50)
+        seen.append(value.double())
+        ema.update()
+    weights = [decay ** (updates - 1 - k) for k in range(updates)]
+    expected = sum(w * v for w, v in zip(weights, seen, strict=True)) / sum(weights)
+    average = {"w": ema.averages[0]}
+    got = trained_average(average, {"w": initial}, decay=decay, updates=updates)["w"]
+    assert (got - expected).abs().max() < 1e-5
+    assert (average["w"] - expected).abs().max() > 0.1  # 28 % of it are initial weights
+    assert torch.equal(trained_average(average, {"w": initial}, decay=decay, updates=0)["w"], average["w"])
+    assert torch.equal(trained_average(average, {"w": initial}, decay=decay, updates=60)["w"], average["w"])  # 0.2 %

@@ -21,9 +21,10 @@ from elf_platform.data.prepare import PreparedData, prepare
 from elf_platform.data.reader import RowReader
 from elf_platform.finish import finish
 from elf_platform.tracking import RunHandle
+from elf_platform.train.checkpoint import CheckpointReader, latest
 from elf_platform.train.context import WorkerContext
 from elf_platform.train.snapshots import given_sources
-from elf_platform.train.worker import Job, run_worker
+from elf_platform.train.worker import Job, initial_network, run_worker
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +77,15 @@ def test_from_pairs_to_an_artefact_that_knows_its_sources(config: RunConfig, dat
     launch(job, "main")
     figures = finish(job)
     assert float(figures["valid/loss"]) < float(figures["valid/loss_at_start"])
-    sizes = load_artefact(run_folder / "artefact").sizes
+    artefact = load_artefact(run_folder / "artefact")
+    # Twenty updates at 0.9 leave an eighth of the initial weights in the average, and none in what is exported.
+    checkpoint = latest(run_folder / "checkpoints")
+    assert checkpoint is not None
+    initial, name = initial_network(job, data.tokenizer.vocab_size).state_dict(), "trunk.blocks.0.attn.qkv.weight"
+    exported, average = artefact.network.state_dict()[name], CheckpointReader(checkpoint).whole("ema")[name]
+    assert torch.allclose(exported * (1 - 0.9**20) + 0.9**20 * initial[name], average, atol=1e-6)
+    assert not torch.allclose(exported, average, atol=1e-4)
+    sizes = artefact.sizes
     assert (sizes.length, sizes.source_length, sizes.target_length) == (24, 12, 12)
     lines = [json.loads(line) for line in (run_folder / "samples.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [10] * 4 + [20] * 4
