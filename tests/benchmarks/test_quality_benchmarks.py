@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def run(script: str, *arguments: object) -> str:
     command = [sys.executable, str(ROOT / "benchmarks" / script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, " ".join(done.stderr.split())  # errors are wrapped to the terminal's width
     return done.stdout
 
 
