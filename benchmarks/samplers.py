@@ -81,7 +81,7 @@ def judged(judge: Judge, texts: list[str]) -> dict[str, float]:
     return {name: estimate.value for name, estimate in scores.items()} | {"texts": len(ids)}
 
 
-def collect(own: argparse.Namespace, path: Path, header: dict[str, object]) -> list[Point]:
+def collect(own: argparse.Namespace, judge: Judge, path: Path, header: dict[str, object]) -> list[Point]:
     """All points, those that ``path`` holds already and the missing ones, which are measured and appended."""
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     if lines and lines[0] != header:
@@ -96,7 +96,6 @@ def collect(own: argparse.Namespace, path: Path, header: dict[str, object]) -> l
     if missing:
         device = torch.device(own.device)
         artefact = load_artefact(Path(own.artefact), device=device, precision=own.precision)
-        judge = load_judge(own.judge, device=device)
         with path.open("a") as out:
             # Seed by seed, so that what an interrupted run leaves is a whole table of fewer seeds.
             for name, grid, nfe, seed in track(sorted(missing, key=lambda key: key[-1]), "sampling", console=Console(stderr=True)):
@@ -113,10 +112,9 @@ def collect(own: argparse.Namespace, path: Path, header: dict[str, object]) -> l
     return sorted(chosen, key=lambda p: order[p["sampler"], p["grid"], p["nfe_wanted"], p["seed"]])
 
 
-def scale(own: argparse.Namespace) -> dict[str, dict[str, float]]:
+def scale(own: argparse.Namespace, judge: Judge) -> dict[str, dict[str, float]]:
     """Real, shuffled and unigram text by the same judge."""
     texts = prepared_texts(Path(own.data), count=own.count).texts
-    judge = load_judge(own.judge, device=torch.device(own.device))
     return {"real": judged(judge, texts), "shuffled": judged(judge, shuffled(texts)), "unigram": judged(judge, unigram(texts))}
 
 
@@ -191,10 +189,11 @@ def main(argv: list[str]) -> None:
     own = options.parse_args(argv)
     fix_arithmetic(own.threads)
     out = Path(own.out)
+    judge = load_judge(own.judge, device=own.device)
     header = {name: getattr(own, name) for name in ("count", "batch", "guidance", "gamma", "precision", "device")}
-    header |= {"artefact": sha256_of(Path(own.artefact) / CONFIG), "judge": asdict(load_judge(own.judge).card)}
-    points = collect(own, out / "points.jsonl", header)
-    beside = scale(own) if own.data else {}
+    header |= {"artefact": sha256_of(Path(own.artefact) / CONFIG), "judge": asdict(judge.card)}
+    points = collect(own, judge, out / "points.jsonl", header)
+    beside = scale(own, judge) if own.data else {}
     rows = table(points)
     for name, scores in beside.items():
         print(f"| {name} text | | | {scores['gen_ppl']:.1f} | | {scores['entropy']:.3f} | |")

@@ -5,12 +5,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from elf.optim import NEGLIGIBLE_SHARE
 from elf_platform.config import RunConfig
 from elf_platform.runtime import Cluster
 
 _GB = 1e9
-_INITIAL_SHARE = 0.02
-"""Share of initial weights in the final average from which on a run is told that its average reaches back to the start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +86,7 @@ def average_note(config: RunConfig) -> str:
     of them is left at the end."""
     steps, decay = config.train.steps, config.optim.ema_decay
     left = decay**steps
-    if left < _INITIAL_SHARE:
+    if left < NEGLIGIBLE_SHARE:
         return ""
     return (
         f"the moving average (optim.ema_decay {decay:g}) reaches back to the start of these {steps:,} steps. Its {left:.0%} of initial "
