@@ -79,7 +79,8 @@ def test_one_curve_while_nodes_come_and_go(nodes: Nodes, tiny_text: Path, tmp_pa
         run.until(lambda: len(run.events("attempt")) == 2)
         run.until(lambda: run.step() >= announced + 20)
         nodes.add()
-        run.until(lambda: len(run.events("attempt")) == 3)
+        with run.held_back():  # Ray's coordinator looks for new nodes every 20 s
+            run.until(lambda: len(run.events("attempt")) == 3)
         assert run.wait() == 0, run.said()[-4000:]
     finally:
         run.end()

@@ -87,18 +87,19 @@ class Pretraining:
             time.sleep(0.002)
 
     @contextlib.contextmanager
-    def held_back(self) -> Iterator[None]:
-        """The workers run for a tenth of the time, so that something slow can happen before the steps run out on a fast machine."""
+    def held_back(self, pause: float = 0.4) -> Iterator[None]:
+        """The workers stop for ``pause`` seconds after each step: something slow can happen before the steps run out, on any machine."""
         done = threading.Event()
 
         def hold() -> None:
             while not done.is_set():
-                pids = self.workers()
-                for signal_number, seconds in ((signal.SIGSTOP, 0.45), (signal.SIGCONT, 0.05)):
-                    for pid in pids:
-                        with contextlib.suppress(ProcessLookupError):
-                            os.kill(pid, signal_number)
-                    done.wait(seconds)
+                pids, step, end = self.workers(), self.step(), time.monotonic() + 0.2
+                _signal(pids, signal.SIGCONT)
+                while self.step() == step and time.monotonic() < end:  # a worker that is not training has a third of the time
+                    time.sleep(0.002)
+                _signal(pids, signal.SIGSTOP)
+                done.wait(pause)
+                _signal(pids, signal.SIGCONT)
 
         thread = threading.Thread(target=hold)
         thread.start()
@@ -141,3 +142,9 @@ class Pretraining:
             for step, rows in mine.items():
                 found.setdefault(step, []).append(rows)
         return found
+
+
+def _signal(pids: list[int], signal_number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal_number)
