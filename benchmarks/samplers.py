@@ -30,7 +30,7 @@ from elf_platform.cli import run_main
 from elf_platform.evaluate.controls import shuffled, unigram
 from elf_platform.evaluate.judge import Judge, load_judge
 from elf_platform.evaluate.metrics import Resampling, judged_scores
-from elf_platform.evaluate.scoring import score_texts
+from elf_platform.evaluate.scoring import score_sets
 from elf_platform.evaluate.texts import prepared_texts
 from elf_platform.report.charts import Chart, Series, standalone
 from elf_platform.sampling.rows import Sampler, draw_rows, fix_arithmetic
@@ -77,7 +77,7 @@ def judged(judge: Judge, texts: list[str]) -> dict[str, float]:
     ids = [row for row in judge.encode(texts) if row]
     if not ids:
         return {"texts": 0}
-    scores = judged_scores(score_texts(judge, ids, PROTOCOLS["elf"]), PROTOCOLS["elf"], Resampling(resamples=0))
+    scores = judged_scores(score_sets(judge, [ids], PROTOCOLS["elf"])[0], PROTOCOLS["elf"], Resampling(resamples=0))
     return {name: estimate.value for name, estimate in scores.items()} | {"texts": len(ids)}
 
 

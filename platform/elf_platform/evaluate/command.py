@@ -143,7 +143,7 @@ def _of_texts(command: EvaluateCommand) -> ScoreRecord:
     judge = None if command.judge == NO_JUDGE else load_judge(command.judge, precision=command.precision, device=device)
     measure = Measure(
         judge=judge, protocol=PROTOCOLS[command.protocol], limit=command.tokens, budget=command.batch_tokens, threads=command.threads,
-        resampling=Resampling(resamples=command.resamples, seed=command.seed),
+        resampling=Resampling(resamples=command.resamples, seed=command.seed), progress=True,
     )
     with _actors(command, device) as run:
         return score(
@@ -159,11 +159,12 @@ def _actors(command: EvaluateCommand, device: str) -> Iterator[Run | None]:
         yield None
         return
     from elf_platform.evaluate.pool import run_on_actors
+    from elf_platform.quiet import native_stderr_off
     from elf_platform.runtime import connect
     from elf_platform.sampling.pool import plan_pool
 
     source = command.judge if command.judge.startswith("hf:") else str(Path(command.judge).expanduser().absolute())
-    with connect() as cluster:
+    with connect() as cluster, native_stderr_off():
         pool = plan_pool(cluster, actors=command.actors, threads=command.threads, device=device, parts=command.actors)
         yield run_on_actors(
             source, precision=command.precision, device=device, protocol=command.protocol, threads=command.threads, pool=pool

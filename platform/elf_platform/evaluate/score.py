@@ -9,7 +9,7 @@ from elf_platform.evaluate import controls
 from elf_platform.evaluate.judge import Judge
 from elf_platform.evaluate.metrics import Resampling, judged_scores, mauve_score, overlap_scores, text_scores
 from elf_platform.evaluate.record import NO_JUDGE, NO_REFERENCE, REQUIRED, Facts, ScoreRecord, Scores
-from elf_platform.evaluate.scoring import BATCH_TOKENS, Run, Scored, score_texts
+from elf_platform.evaluate.scoring import BATCH_TOKENS, Run, Scored, score_sets
 from elf_platform.evaluate.texts import Texts
 from elf_platform.sampling.sources import digest
 from elf_platform.version import code_version
@@ -28,6 +28,8 @@ class Measure:
     resampling: Resampling = dataclasses.field(default_factory=Resampling)
     run: Run | None = None
     """Where batches are scored; None for this process."""
+    progress: bool = False
+    """Say how far the judge is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,25 +41,34 @@ class Measured:
     scored: Scored | None
 
 
-def measure_texts(measure: Measure, texts: Texts) -> Measured:
-    """The scores of one set of texts; empty ones are dropped and counted.
+def measure_texts(measure: Measure, sets: Sequence[Texts]) -> list[Measured]:
+    """The scores of each set of texts; empty texts are dropped and counted.
 
-    Raises ValueError when all are empty, or the judge cannot score as the protocol says."""
-    kept = texts.kept
-    tokens: list[list[int]] = []
+    Raises ValueError when all of a set are empty, or the judge cannot score as the protocol says."""
+    kept = [texts.kept for texts in sets]
+    scored: list[Scored | None] = [None] * len(sets)
     if measure.judge is not None:
-        whole = measure.judge.encode([texts.texts[i] for i in kept])
-        kept = [i for i, ids in zip(kept, whole, strict=True) if ids]
-        tokens = [ids for ids in whole if ids]
-    if not kept:
-        raise ValueError(f"{texts.path} holds no text that can be scored: all {len(texts.texts)} are empty")
-    some = [texts.texts[i] for i in kept]
-    scores: Scores = {}
-    scored = None
-    if measure.judge is not None:
-        scored = score_texts(measure.judge, tokens, measure.protocol, run=measure.run, limit=measure.limit, budget=measure.budget)
-        scores |= judged_scores(scored, measure.protocol, measure.resampling)
-    scores |= text_scores(some, [texts.ids[i] for i in kept] if texts.ids is not None else None, measure.resampling)
+        whole = [measure.judge.encode([texts.texts[i] for i in some]) for texts, some in zip(sets, kept, strict=True)]
+        kept = [[i for i, ids in zip(some, rows, strict=True) if ids] for some, rows in zip(kept, whole, strict=True)]
+        _check_some(sets, kept)
+        tokens = [[ids for ids in rows if ids] for rows in whole]
+        scored[:] = score_sets(
+            measure.judge, tokens, measure.protocol, run=measure.run, limit=measure.limit, budget=measure.budget, progress=measure.progress
+        )
+    _check_some(sets, kept)
+    return [_measured(measure, *one) for one in zip(sets, kept, scored, strict=True)]
+
+
+def _check_some(sets: Sequence[Texts], kept: Sequence[list[int]]) -> None:
+    for texts, some in zip(sets, kept, strict=True):
+        if not some:
+            raise ValueError(f"{texts.path} holds no text that can be scored: all {len(texts.texts)} are empty")
+
+
+def _measured(measure: Measure, texts: Texts, kept: list[int], scored: Scored | None) -> Measured:
+    scores: Scores = judged_scores(scored, measure.protocol, measure.resampling) if scored is not None else {}
+    some, ids = [texts.texts[i] for i in kept], [texts.ids[i] for i in kept] if texts.ids is not None else None
+    scores |= text_scores(some, ids, measure.resampling)
     facts = {
         "kind": texts.kind,
         "path": texts.path,
@@ -87,19 +98,15 @@ def score(
         )
     if with_controls and reference is None:
         raise ValueError("controls are shuffled and unigram versions of the reference text, but none is given; add --reference")
-    done = measure_texts(measure, subject)
+    beside = {"reference": reference} if reference is not None else {}
+    if with_controls and reference is not None:
+        beside |= _controls(reference, measure.resampling.seed)
+    done, *others = measure_texts(measure, [subject, *beside.values()])
+    measured = dict(zip(beside, others, strict=True))
     scores = dict(done.scores)
-    beside: dict[str, Scores] = {}
-    subjects: dict[str, Facts] = {}
-    if reference is not None:
-        real = measure_texts(measure, reference)
-        beside["reference"], subjects["reference"] = real.scores, real.facts
-        if done.scored is not None and real.scored is not None:
-            scores |= mauve_score(done.scored, real.scored, measure.resampling)
-        if with_controls:
-            for made, texts in _controls(reference, measure.resampling.seed).items():
-                control = measure_texts(measure, texts)
-                beside[made], subjects[made] = control.scores, control.facts
+    real = measured.get("reference")
+    if real is not None and done.scored is not None and real.scored is not None:
+        scores |= mauve_score(done.scored, real.scored, measure.resampling)
     if targets is not None:
         scores |= overlap_scores(subject.texts, targets, measure.resampling)
     # What BLEU, ROUGE and MAUVE are taken against is part of the measure: figures against other texts do not compare.
@@ -109,7 +116,8 @@ def score(
     }
     return ScoreRecord(
         name=name, subject=done.facts, sampling=subject.sampling, judge=judge_facts(measure), protocol=protocol_facts(measure) | against,
-        scores=scores, beside=beside, beside_subjects=subjects, code_version=code_version(),
+        scores=scores, beside={row: one.scores for row, one in measured.items()},
+        beside_subjects={row: one.facts for row, one in measured.items()}, code_version=code_version(),
     )
 
 

@@ -3,7 +3,7 @@
 Shapes: N texts, B texts of a batch, L tokens, H width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from elf.metrics.perplexity import Protocol, score_weights, text_sums
+from elf_platform.data.progress import ProgressLine
 from elf_platform.evaluate.judge import Judge
 
 BATCH_TOKENS = 4096
@@ -36,8 +37,11 @@ class JudgeBatch:
     limit: int  # tokens of a text at most
 
 
-Run = Callable[[Sequence[JudgeBatch]], list[tuple[NDArray[np.float64], NDArray[np.float64]]]]
-"""Scores batches: (sums [B, 2], states [B, H]) of each, in the order given."""
+BatchScores = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""(sums [B, 2], states [B, H]) of one batch."""
+
+Run = Callable[[Sequence[JudgeBatch]], Iterator[tuple[int, BatchScores]]]
+"""Scores batches: the place of a batch among those given, and what it scored, in whatever order they are ready."""
 
 
 def plan_batches(ids: Sequence[list[int]], *, limit: int, budget: int) -> list[JudgeBatch]:
@@ -52,7 +56,7 @@ def plan_batches(ids: Sequence[list[int]], *, limit: int, budget: int) -> list[J
     return [JudgeBatch(index=batch, ids=[ids[i] for i in batch], limit=limit) for batch in batches]
 
 
-def score_batch(judge: Judge, protocol: Protocol, batch: JudgeBatch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def score_batch(judge: Judge, protocol: Protocol, batch: JudgeBatch) -> BatchScores:
     """(sums [B, 2], states [B, H]); texts shorter than the limit are followed by end-of-text, which is what pads."""
     width = min(max(map(len, batch.ids)) + 1, batch.limit)
     ids_BL = torch.full((len(batch.ids), width), judge.eos_id, dtype=torch.int64)
@@ -68,7 +72,7 @@ def score_batch(judge: Judge, protocol: Protocol, batch: JudgeBatch) -> tuple[ND
 
 def run_here(judge: Judge, protocol: Protocol) -> Run:
     """Scoring in this process."""
-    return lambda batches: [score_batch(judge, protocol, batch) for batch in batches]
+    return lambda batches: ((number, score_batch(judge, protocol, batch)) for number, batch in enumerate(batches))
 
 
 def check_protocol(judge: Judge, protocol: Protocol) -> None:
@@ -80,27 +84,37 @@ def check_protocol(judge: Judge, protocol: Protocol) -> None:
         )
 
 
-def score_texts(
-    judge: Judge, whole: Sequence[list[int]], protocol: Protocol, *, run: Run | None = None, limit: int = 0, budget: int = BATCH_TOKENS
-) -> Scored:
-    """Score texts given as the judge's tokens, none of them empty. limit: tokens of a text at most (0: the judge's own limit).
+def score_sets(
+    judge: Judge, sets: Sequence[Sequence[list[int]]], protocol: Protocol, *, run: Run | None = None, limit: int = 0,
+    budget: int = BATCH_TOKENS, progress: bool = False,
+) -> list[Scored]:
+    """Score sets of texts in one go, so that actors load the judge once; batches never mix sets, so a set's figures are its own.
 
-    Raises ValueError for a limit that the judge does not have."""
+    sets: texts as the judge's tokens, none of them empty. limit: tokens of a text at most (0: the judge's own limit). Raises ValueError
+    for a limit that the judge does not have."""
     check_protocol(judge, protocol)
     if limit < 0 or limit > judge.card.length:
         raise ValueError(f"tokens is {limit}, but the judge {judge.card.name} takes 1 to {judge.card.length}; 0 stands for all of these")
     limit = limit or judge.card.length
     # A beginning-of-text token takes a place of a model that has no start vector; one rule for all keeps judges alike.
     cut = limit - 1 if protocol.first else limit
-    ids = [row[:cut] for row in whole]
-    assert all(ids), "empty texts are dropped before they are scored"
-    batches = plan_batches(ids, limit=cut, budget=budget)
-    sums_N2 = np.zeros((len(ids), 2))
-    states: list[NDArray[np.float64] | None] = [None] * len(ids)
-    for batch, (sums_B2, state_BH) in zip(batches, (run or run_here(judge, protocol))(batches), strict=True):
-        sums_N2[batch.index] = sums_B2
-        for i, state_H in zip(batch.index, state_BH, strict=True):
-            states[i] = state_H
-    kept = [state for state in states if state is not None]
-    state_NH = np.stack(kept) if kept else np.zeros((0, 1))
-    return Scored(sums_N2=sums_N2, state_NH=state_NH, ids=ids, truncated=sum(len(row) > cut for row in whole))
+    ids = [[row[:cut] for row in whole] for whole in sets]
+    assert all(map(all, ids)), "empty texts are dropped before they are scored"
+    planned = [(owner, batch) for owner, rows in enumerate(ids) for batch in plan_batches(rows, limit=cut, budget=budget)]
+    sums = [np.zeros((len(rows), 2)) for rows in ids]
+    states: list[list[NDArray[np.float64]]] = [[np.zeros(1)] * len(rows) for rows in ids]
+    tokens = [sum(map(len, batch.ids)) for _, batch in planned]
+    with ProgressLine("scoring with the judge", sum(tokens), unit="tokens", digits=0, on=progress) as line:
+        for number, (sums_B2, state_BH) in (run or run_here(judge, protocol))([batch for _, batch in planned]):
+            owner, batch = planned[number]
+            sums[owner][batch.index] = sums_B2
+            for i, state_H in zip(batch.index, state_BH, strict=True):
+                states[owner][i] = state_H
+            line.advance(tokens[number])
+    return [
+        Scored(
+            sums_N2=sums[owner], state_NH=np.stack(states[owner]) if states[owner] else np.zeros((0, 1)), ids=ids[owner],
+            truncated=sum(len(row) > cut for row in whole),
+        )
+        for owner, whole in enumerate(sets)
+    ]

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from elf.artefact import load_artefact
 from elf_platform.data.progress import ProgressLine
 from elf_platform.lock import exclusive
+from elf_platform.quiet import native_stderr_off
 from elf_platform.runtime import Cluster, connect, usable_cpus
 from elf_platform.sampling.command import SampleCommand, Task, check
 from elf_platform.sampling.folder import begin, check_ours, finish, missing_parts, unfinish
@@ -81,25 +81,9 @@ def _make(task: Task, folder: Path, parts: list[int], command: SampleCommand, cl
     kept = task.config.count - sum(task.sizes[part] for part in parts)
     if kept:
         sys.stderr.write(f"{kept} of {task.config.count} samples are there already; sampling the rest\n")
-    with _native_stderr_off(), ProgressLine("sampling", task.config.count - kept, unit="samples", digits=0) as line:
+    with native_stderr_off(), ProgressLine("sampling", task.config.count - kept, unit="samples", digits=0) as line:
         for record in sample_parts(task, folder, parts, pool):
             line.advance(record["rows"])
-
-
-@contextlib.contextmanager
-def _native_stderr_off() -> Iterator[None]:
-    """What is written to the descriptor itself is dropped, what Python writes to sys.stderr stays: Ray's C++ side warns, past all logging,
-    that actors which may be restarted take their arguments from its store."""
-    sys.stderr.flush()
-    before, kept, null = sys.stderr, os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    with open(kept, "w", encoding=before.encoding, errors="replace", buffering=1) as sys.stderr:
-        os.dup2(null, 2)
-        os.close(null)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            sys.stderr = before
 
 
 def _device(command: SampleCommand, gpus: float) -> str:

@@ -142,11 +142,13 @@ def test_the_job_gives_the_same_record_on_two_actors_and_tracks_it(sample_folder
     for actors in ("0", "2"):
         out = tmp_path / f"{actors}.json"
         words = [str(sample_folder), "--judge", str(judge_folder), "--actors", actors, "--batch_tokens", "24", "--out", str(out)]
+        words += ["--reference", str(sample_folder), "--controls"]
         done = subprocess.run(
             [sys.executable, str(ROOT / "jobs/evaluate.py"), *words], env=env, capture_output=True, text=True, timeout=900, cwd=tmp_path
         )
         assert done.returncode == 0, done.stderr[-3000:]
         assert "mlflow ui --backend-store-uri" in done.stdout and "Traceback" not in done.stderr and "pid=" not in done.stderr
+        assert done.stderr.count("done in") == 1 and "core_worker" not in done.stderr, "all sets go through the judge at once, quietly"
         records.append(out.read_bytes())
     assert records[0] == records[1]
     with sqlite3.connect(tmp_path / "mlflow.db") as store:

@@ -3,8 +3,10 @@
 import json
 import math
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ from elf.nn.config import NetworkConfig
 from elf.processes import EmbeddedFlow
 from elf_platform.evaluate.judge import load_judge
 from elf_platform.evaluate.metrics import Resampling, judged_scores
-from elf_platform.evaluate.scoring import plan_batches, score_texts
+from elf_platform.evaluate.scoring import BatchScores, JudgeBatch, plan_batches, run_here, score_sets
 
 SOME = [
     "the cat sat on the mat and the dog sat on the cat",
@@ -28,7 +30,7 @@ SOME = [
 
 def ppl(source: Path, name: str, **options: int) -> float:
     judge, protocol = load_judge(str(source)), PROTOCOLS[name]
-    scored = score_texts(judge, judge.encode(SOME), protocol, **options)
+    scored = score_sets(judge, [judge.encode(SOME)], protocol, **options)[0]
     return judged_scores(scored, protocol, Resampling(resamples=0))["gen_ppl"].value
 
 
@@ -83,21 +85,35 @@ def test_own_judge_is_its_networks_cross_entropy(judge_folder: Path, name: str) 
 @pytest.mark.parametrize("kind", ["judge_folder", "gpt2_folder"])
 def test_batches_change_rounding_alone_and_states_are_those_after_the_last_token(kind: str, request: pytest.FixtureRequest) -> None:
     judge = load_judge(str(request.getfixturevalue(kind)))
-    alone = score_texts(judge, judge.encode(SOME), PROTOCOLS["elf"], budget=1)
-    together = score_texts(judge, judge.encode(SOME), PROTOCOLS["elf"], budget=10_000)
+    alone = score_sets(judge, [judge.encode(SOME)], PROTOCOLS["elf"], budget=1)[0]
+    together = score_sets(judge, [judge.encode(SOME)], PROTOCOLS["elf"], budget=10_000)[0]
     assert together.sums_N2 == pytest.approx(alone.sums_N2, rel=1e-5)
     assert together.state_NH == pytest.approx(alone.state_NH, abs=1e-4)
     assert together.ids == alone.ids and together.truncated == sum(len(i) > judge.card.length for i in judge.encode(SOME))
 
 
+def test_sets_scored_together_have_the_very_figures_of_each_alone_in_whatever_order_batches_come(judge_folder: Path) -> None:
+    judge, protocol = load_judge(str(judge_folder)), PROTOCOLS["elf"]
+    sets = [judge.encode(texts) for texts in (SOME, SOME[1:], SOME[:1])]
+
+    def backwards(batches: Sequence[JudgeBatch]) -> Iterator[tuple[int, BatchScores]]:
+        return reversed(list(run_here(judge, protocol)(batches)))
+
+    together = score_sets(judge, sets, protocol, budget=30, run=backwards)
+    for one, ids in zip(together, sets, strict=True):
+        (alone,) = score_sets(judge, [ids], protocol, budget=30)
+        assert np.array_equal(one.sums_N2, alone.sums_N2) and np.array_equal(one.state_NH, alone.state_NH)
+        assert (one.ids, one.truncated) == (alone.ids, alone.truncated)
+
+
 def test_cut_to_fewer_tokens(judge_folder: Path) -> None:
     judge = load_judge(str(judge_folder))
-    scored = score_texts(judge, judge.encode(SOME), PROTOCOLS["elf"], limit=4)
+    scored = score_sets(judge, [judge.encode(SOME)], PROTOCOLS["elf"], limit=4)[0]
     whole = judge.encode(SOME)
     assert scored.ids == [ids[:4] for ids in whole] and scored.truncated == sum(len(ids) > 4 for ids in whole)
     assert scored.sums_N2[:, 1].tolist() == [min(len(ids), 3) for ids in whole]
     with pytest.raises(ValueError, match="takes 1 to 24"):
-        score_texts(judge, judge.encode(SOME), PROTOCOLS["elf"], limit=25)
+        score_sets(judge, [judge.encode(SOME)], PROTOCOLS["elf"], limit=25)
 
 
 def test_batches_are_by_length_and_within_the_budget() -> None:
