@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -154,6 +155,22 @@ def ray_temp() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def native_stderr_off() -> Iterator[None]:
+    """What is written to the descriptor itself is dropped, what Python writes to sys.stderr stays: Ray's C++ side warns, past all logging,
+    that actors which may be restarted take their arguments from its store."""
+    sys.stderr.flush()
+    before, kept, null = sys.stderr, os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    with open(kept, "w", encoding=before.encoding, errors="replace", buffering=1) as sys.stderr:
+        os.dup2(null, 2)
+        os.close(null)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            sys.stderr = before
 
 
 def usable_cpus() -> int:

@@ -159,8 +159,7 @@ def _actors(command: EvaluateCommand, device: str) -> Iterator[Run | None]:
         yield None
         return
     from elf_platform.evaluate.pool import run_on_actors
-    from elf_platform.quiet import native_stderr_off
-    from elf_platform.runtime import connect
+    from elf_platform.runtime import connect, native_stderr_off
     from elf_platform.sampling.pool import plan_pool
 
     source = command.judge if command.judge.startswith("hf:") else str(Path(command.judge).expanduser().absolute())

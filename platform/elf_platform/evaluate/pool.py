@@ -11,9 +11,9 @@ from ray.data import ActorPoolStrategy
 
 from elf.metrics.perplexity import PROTOCOLS
 from elf.nn.config import Precision
+from elf_platform.data.prepare import quiet_ray_data
 from elf_platform.evaluate.judge import load_judge
 from elf_platform.evaluate.scoring import BatchScores, JudgeBatch, Run, score_batch
-from elf_platform.quiet import quiet_ray_data
 from elf_platform.sampling.pool import Pool
 
 

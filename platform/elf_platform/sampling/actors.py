@@ -10,7 +10,7 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy
 
-from elf_platform.quiet import quiet_ray_data
+from elf_platform.data.prepare import quiet_ray_data
 from elf_platform.sampling.command import Task
 from elf_platform.sampling.pool import Pool
 from elf_platform.sampling.rows import load_sampler, make_part

@@ -42,9 +42,10 @@ class SampleCommand(SampleConfig):
     compile: bool = False
     """torch.compile the network: a minute of compilation for each actor, so it pays on GPUs and for many samples."""
     sources: Path | None = None
-    """What the texts are made from, one a line (.txt, or .jsonl): sources of a conditional model, prefixes for an autoregressive one."""
-    source_column: str = "source"
-    """Name of the source in the lines of a .jsonl file."""
+    """What the texts are made from, one a line (.txt, .jsonl, .tsv): sources of a conditional model, prefixes for an autoregressive one."""
+    source_column: str = ""
+    """Where the source stands in a line: a name in .jsonl; in .tsv, and in tab-separated .txt, a name in the first line, or a number from
+    1. Empty for "source", and for whole lines of .txt."""
     prompt: str | None = None
     """One source, given here."""
     per_source: int = 1
@@ -60,10 +61,12 @@ class SampleCommand(SampleConfig):
                 raise ValueError(f"--{name} is {getattr(self, name)}, but must be {least} or more")
         if self.sources is not None and self.prompt is not None:
             raise ValueError("--sources and --prompt both give sources; give one of them")
+        if self.prompt is not None and self.source_column:
+            raise ValueError("--source_column is about a file of sources, but --prompt is given; leave it away")
         given = self.sources is not None or self.prompt is not None
         if given and self.count is not None:
             raise ValueError("--count is given by the sources; leave it away, and give --per_source for more samples of each")
-        if not given and (self.per_source != 1 or self.strict or self.source_column != "source"):
+        if not given and (self.per_source != 1 or self.strict or self.source_column):
             raise ValueError("--per_source, --source_column and --strict are about sources, but none are given; leave them away")
         if self.out is None and self.actors:
             raise ValueError("--actors is the number of actors that fill a folder, but the samples are to be printed; give --out FOLDER")

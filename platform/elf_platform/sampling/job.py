@@ -13,8 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from elf.artefact import load_artefact
 from elf_platform.data.progress import ProgressLine
 from elf_platform.lock import exclusive
-from elf_platform.quiet import native_stderr_off
-from elf_platform.runtime import Cluster, connect, usable_cpus
+from elf_platform.runtime import Cluster, connect, native_stderr_off, usable_cpus
 from elf_platform.sampling.command import SampleCommand, Task, check
 from elf_platform.sampling.folder import begin, check_ours, finish, missing_parts, unfinish
 from elf_platform.sampling.pool import plan_pool

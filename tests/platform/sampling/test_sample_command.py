@@ -151,7 +151,7 @@ def test_command_lines_that_are_refused(words: list[str], match: str) -> None:
         ("elf", {"prompt": "the sun"}, "was trained without sources, and the process elf cannot continue a text"),
         ("elf", {"temperature": 0.5}, "has no effect with the elf process"),
         ("conditional", {}, r"is a conditional model: .* up to 6 tokens .* give --sources FILE"),
-        ("conditional", {"prompt": "the river and the road and the sun", "strict": True}, "--prompt, line 1 has .* takes at most 6"),
+        ("conditional", {"prompt": "the river and the road and the sun", "strict": True}, "--prompt: source 1 has .* takes at most 6"),
         ("autoregressive", {"sampler": "heun"}, "draws token by token and has temperature"),
         ("autoregressive", {"steps": 8}, "--steps 8 has no effect with the process autoregressive"),
         ("autoregressive", {"guidance": 2.0}, "--guidance 2.0 has no effect with the process autoregressive"),

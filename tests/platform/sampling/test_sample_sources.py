@@ -12,9 +12,9 @@ from elf_platform.sampling.sources import digest, encode_sources, read_sources
 def test_every_line_is_a_source_and_none_is_shifted(tmp_path: Path) -> None:
     path = tmp_path / "sources.txt"
     path.write_bytes("\ufeffeins zwei\r\n\n  \ndrei\x0bvier\u2028fünf\n\nsechs".encode())
-    assert read_sources(path, "source") == ["eins zwei", "", "  ", "drei\x0bvier\u2028fünf", "", "sechs"]
+    assert read_sources(path) == ["eins zwei", "", "  ", "drei\x0bvier\u2028fünf", "", "sechs"]
     path.write_bytes(b"a\n\n")
-    assert read_sources(path, "source") == ["a", ""], "the last line's end begins no line"
+    assert read_sources(path) == ["a", ""], "the last line's end begins no line"
 
 
 def test_json_lines(tmp_path: Path) -> None:
@@ -31,15 +31,37 @@ def test_json_lines(tmp_path: Path) -> None:
             read_sources(path, "de")
 
 
+def test_tab_separated_lines(tmp_path: Path) -> None:
+    named, numbered = tmp_path / "a.tsv", tmp_path / "b.txt"
+    named.write_text("en\tsource\na house\tein Haus\n\n\tleer\n")
+    assert read_sources(named) == ["ein Haus", "", "leer"] and read_sources(named, "en") == ["a house", "", ""]
+    numbered.write_text("a house\tein Haus\tCC-BY\r\n\r\na sea\tein Meer\r\n")
+    assert read_sources(numbered, "2") == ["ein Haus", "", "ein Meer"]
+    assert read_sources(numbered)[0] == "a house\tein Haus\tCC-BY", "without a column a line is the source"
+    with pytest.raises(ValueError, match=r"has no column 4: its first line has 3 tab-separated.*--source_column"):
+        read_sources(numbered, "4")
+    with pytest.raises(ValueError, match=r"has no column 'source'; its first line names a house"):
+        read_sources(numbered.rename(tmp_path / "b.tsv"))
+    named.write_text("en\tde\na house\n")
+    with pytest.raises(ValueError, match=r"a.tsv, line 2 has 1 tab-separated column\(s\); 'de' is number 2"):
+        read_sources(named, "de")
+    named.write_text("en\tde\n")
+    with pytest.raises(ValueError, match="holds names and no lines"):
+        read_sources(named, "de")
+
+
 def test_files_that_are_no_sources(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there are no sources at"):
-        read_sources(tmp_path / "none.txt", "source")
+        read_sources(tmp_path / "none.txt")
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(ValueError, match="is empty"):
-        read_sources(tmp_path / "empty.txt", "source")
+        read_sources(tmp_path / "empty.txt")
+    (tmp_path / "pairs.jsonl.gz").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"is a .gz file; sources are read from .txt, .jsonl or .tsv"):
+        read_sources(tmp_path / "pairs.jsonl.gz")
     (tmp_path / "latin.txt").write_bytes("fünf\n".encode("latin-1"))
     with pytest.raises(ValueError, match="is not UTF-8"):
-        read_sources(tmp_path / "latin.txt", "source")
+        read_sources(tmp_path / "latin.txt")
 
 
 def test_long_sources_are_cut_and_told_or_refused_under_strict() -> None:
@@ -52,7 +74,7 @@ def test_long_sources_are_cut_and_told_or_refused_under_strict() -> None:
     assert [len(source.tokens) for source in sources] == [lengths[0], 0, 5, 0]
     assert [source.truncated for source in sources] == [False, False, True, False]
     assert list(sources[2].tokens) == tokenizer.encode_batch([texts[2]])[0][:5]
-    with pytest.raises(ValueError, match=rf"FILE, line 3 has {lengths[2]} tokens, but the model takes at most 5, and --strict"):
+    with pytest.raises(ValueError, match=rf"FILE: source 3 has {lengths[2]} tokens, but the model takes at most 5, and --strict"):
         encode_sources(texts, tokenizer, limit=5, strict=True, where="FILE")
     encode_sources(texts, tokenizer, limit=lengths[2], strict=True, where="FILE")
 
