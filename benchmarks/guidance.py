@@ -94,23 +94,23 @@ def main(argv: list[str]) -> None:
     }
     scales = sorted(own.scales)
     texts |= {f"cfg {scale:g}": made for scale, made in generate(own, sources, scales).items()}
+    out = Path(own.out)
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [
+        json.dumps({"source": source, "target": target} | {name: texts[name][0][i] for name in texts if name != "copy"}, ensure_ascii=False)
+        for i, (source, target) in enumerate(pairs)
+    ]
+    write_text(out / "texts.jsonl", "\n".join(lines) + "\n")
     scores = {name: overlap_scores(made, targets, Resampling(seed=own.seed)) for name, (made, _) in texts.items()}
     print(f"| texts | NFE | {' | '.join(METRICS)} |\n|---|---:|{'---:|' * len(METRICS)}")
     for name, row in scores.items():
         print(f"| {name} | {texts[name][1]} | {' | '.join(shown(row[metric]) for metric in METRICS)} |")
-    out = Path(own.out)
-    out.mkdir(parents=True, exist_ok=True)
     settings = {name: getattr(own, name) for name in ("sampler", "grid", "steps", "guidance", "seed", "precision", "batch", "device")}
     record = {
         "artefact": sha256_of(Path(own.artefact) / CONFIG), "pairs": len(pairs), "settings": settings,
         "scores": {name: {metric: asdict(value) for metric, value in row.items()} for name, row in scores.items()},
     }
     write_text(out / "scores.json", json.dumps(record, indent=1) + "\n")
-    lines = [
-        json.dumps({"source": source, "target": target} | {name: texts[name][0][i] for name in texts if name != "copy"}, ensure_ascii=False)
-        for i, (source, target) in enumerate(pairs)
-    ]
-    write_text(out / "texts.jsonl", "\n".join(lines) + "\n")
     for metric, words, baseline in (("bleu", "BLEU", "copy"), ("rougeL", "ROUGE-L", "lead")):
         values = {scale: scores[f"cfg {scale:g}"][metric] for scale in scales}
         flat = scores[baseline][metric].value

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from elf.codecs import Codec
+from elf.data.order import Int64, Permutation, derive_key
 from elf.data.tokenizer import Tokenizer
 from elf.draws import Draws
 from elf.optim import trained_average
@@ -33,11 +34,12 @@ class Given:
 
 
 def given_sources(rows: RowReader, count: int, *, codec: Codec | None, device: torch.device) -> Given | None:
-    """The sources of the first ``count`` rows (again from the first where there are fewer), None for data without pairs."""
+    """The sources of ``count`` rows in a fixed random order (corpora may be sorted), again from its start where there are fewer; None for
+    data without pairs."""
     data = rows.manifest.data
     if not data.source_column or not count:
         return None
-    batch = rows.read(np.arange(count) % len(rows))
+    batch = rows.read(shown_rows(count, len(rows)))
     tokenizer = rows.tokenizer
     places = list(zip(batch.ids_BL.tolist(), batch.cond_length_B.tolist(), batch.length_B.tolist(), strict=True))
     tokens = [ids[:source] for ids, source, _ in places]
@@ -46,6 +48,11 @@ def given_sources(rows: RowReader, count: int, *, codec: Codec | None, device: t
     )
     references = [tokenizer.decode(ids[source:length]) for ids, source, length in places]
     return Given(condition=condition, sources=[tokenizer.decode(ids) for ids in tokens], references=references)
+
+
+def shown_rows(count: int, total: int) -> Int64:
+    """``count`` of ``total`` rows: all of them once, then again. A smaller count gives the start of a larger one's."""
+    return Permutation(total, derive_key(0, "shown sources"))(np.arange(count) % total)
 
 
 def draw_samples(

@@ -23,7 +23,7 @@ from elf_platform.finish import finish
 from elf_platform.tracking import RunHandle
 from elf_platform.train.checkpoint import CheckpointReader, latest
 from elf_platform.train.context import WorkerContext
-from elf_platform.train.snapshots import given_sources
+from elf_platform.train.snapshots import given_sources, shown_rows
 from elf_platform.train.worker import Job, initial_network, run_worker
 
 pytestmark = pytest.mark.slow
@@ -95,12 +95,22 @@ def test_from_pairs_to_an_artefact_that_knows_its_sources(config: RunConfig, dat
     assert len({line["source"] for line in lines}) == 4
 
 
-def test_sources_are_the_first_rows_that_were_held_out(config: RunConfig, data: PreparedData) -> None:
+def test_sources_come_from_anywhere_in_the_held_out_rows(data: PreparedData) -> None:
+    rows = RowReader(data.folder, "valid")
+    total = len(rows)
+    order = shown_rows(total, total)
+    assert sorted(order) == list(range(total)) and order[0] != 0
+    assert np.array_equal(shown_rows(2 * total + 3, total), np.concatenate([order, order, order[:3]]))
+    assert np.array_equal(shown_rows(4, total), order[:4]), "the few that are shown are the first of the many that are scored"
+    assert max(shown_rows(8, 1000)) > 500, "of a sorted corpus not only the start"
+
+
+def test_sources_repeat_where_there_are_too_few_rows(data: PreparedData) -> None:
     rows = RowReader(data.folder, "valid")
     count = len(rows) + 2
     given = given_sources(rows, count, codec=None, device=torch.device("cpu"))
     assert given is not None and given.condition.target_length == 12
-    batch = rows.read(np.arange(count) % len(rows))
+    batch = rows.read(shown_rows(count, len(rows)))
     kept = torch.where(batch.condition_BL, batch.ids_BL, rows.pad_id)
     assert torch.equal(given.condition.ids_BL, kept) and torch.equal(given.condition.length_B, batch.cond_length_B)
     assert given.sources[0] == given.sources[-2] and given.references[0] == given.sources[0].removesuffix("!")
