@@ -18,6 +18,9 @@ _TEMP_PREFIX = "elf-ray-"
 _STAND_BACK = 10
 """Nice value: a tenth of the weight of a process that trains, on a busy core."""
 _WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+_RAYLET = "RAY_RAYLET_PID"
+_PATIENCE = 5.0
+"""Seconds that workers of a cluster which has ended may take to end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +71,42 @@ def local_cluster(cpus: int) -> Iterator[Cluster]:
         _start(cpus, temp)
         raise_on_sigterm()
         _yield_to_training()
+        raylet = _raylet_id()
         try:
             yield cluster_resources(local=True)
         finally:
-            ray.shutdown()
+            try:
+                ray.shutdown()
+            finally:
+                if raylet:
+                    _end_workers(raylet)
+
+
+def _end_workers(raylet: str) -> None:
+    """Waits for the workers of a raylet that has ended, and kills what is left. Ray does so itself, but not always: a worker deep in a call
+    into C was once seen to run on for hours after a stop on a busy machine."""
+    import psutil
+
+    workers = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(_RAYLET) == raylet:
+                workers.append(process)
+    _, left = psutil.wait_procs(workers, timeout=_PATIENCE)
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def _raylet_id() -> str:
+    """Number of the process that starts this cluster's workers, as it stands in their environment; empty where Ray does not tell."""
+    import psutil
+
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if "/raylet/raylet" in " ".join(process.cmdline()):
+                return str(process.pid)
+    return ""
 
 
 def _start(cpus: int, temp: Path) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from elf_platform import runtime
 from elf_platform.environment import prepare_environment
-from elf_platform.runtime import Cluster, _join, _start, connect, ray_temp, usable_cpus
+from elf_platform.runtime import Cluster, _end_workers, _join, _start, connect, ray_temp, usable_cpus
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).with_name("ray")
@@ -145,6 +146,45 @@ def test_a_private_cluster_leaves_nothing_behind(tmp_path: Path) -> None:
     assert session.startswith("/tmp/elf-ray-") and not Path(session).exists()
     assert not (home / ".ray").exists()
     assert done.stderr == ""
+
+
+def test_workers_that_outlive_their_cluster_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of Ray that never came back from a regular expression once ran on for hours after its cluster and its driver were gone."""
+    monkeypatch.setattr(runtime, "_PATIENCE", 0.2)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+    raylets = ("this-one", "another")
+    workers = [
+        subprocess.Popen([sys.executable, "-c", deaf], env=os.environ | {"RAY_RAYLET_PID": raylet}, stdout=subprocess.PIPE, text=True)
+        for raylet in raylets
+    ]
+    try:
+        for worker in workers:
+            assert worker.stdout and worker.stdout.readline() == "ready\n"
+        _end_workers("this-one")
+        assert workers[0].wait(10) == -signal.SIGKILL and workers[1].poll() is None
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+
+
+NAMED = """
+import psutil
+
+from elf_platform.runtime import _RAYLET, _raylet_id, connect
+with connect() as cluster:
+    import os, ray
+    pid = ray.get(ray.remote(lambda: os.getpid()).remote())
+    assert _raylet_id() and psutil.Process(pid).environ()[_RAYLET] == _raylet_id()
+"""
+
+
+@pytest.mark.slow
+def test_a_workers_environment_names_its_raylet(tmp_path: Path) -> None:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    clean["PYTHONPATH"] = os.pathsep.join(str(ROOT / part) for part in ("platform", "model"))
+    done = subprocess.run([sys.executable, "-c", NAMED], env=clean, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
 
 
 JOB = """

@@ -30,7 +30,7 @@ _ALPHABET = 256  # byte-level tokenizers hold a token for every byte, so no text
 _HUB_PREFIX = "hub:"
 
 _REMOVED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters; halves of surrogate pairs
-_TRAILING = re.compile(r"[ \t]+(?=\n)")
+_TRAILING = re.compile(r"(?<![ \t])[ \t]++(?=\n)")  # looking from the start of a run alone, a long one costs its length once
 
 
 def normalise(text: str) -> str:

@@ -61,7 +61,8 @@ _SKIPPED_FOLDERS = frozenset(
         "vendored_packages",
     }
 )
-_QUOTED = r'([rRuU]{0,2}"""(?:[^"\\]+|\\.|"(?!""))*""")'
+# Possessive (*+, ++): where the closing quotes are missing, taking the text back piece by piece would never end.
+_QUOTED = r'([rRuU]{0,2}"""(?:[^"\\]++|\\.|"(?!""))*+""")'
 _STRING = re.compile(_QUOTED, re.DOTALL)
 # A string that opens the file, or follows a line that ends with a colon. Against `ast` over 43,000 docstrings of these packages
 # this finds 99.8 % of them and 0.2 % that are other strings, in a tenth of the time, and it reads Cython too.

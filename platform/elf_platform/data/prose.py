@@ -23,7 +23,7 @@ _FUNCTION_WORD = re.compile(
 )
 _MARKDOWN_LINK = re.compile(r"!?\[([^\[\]]+)\]\([^()]*\)")
 _REST_LINK = re.compile(r"`+([^`<>]+?)\s*<[^<>`]*>`+_{0,2}")
-_ROLE = re.compile(r"(?::[a-zA-Z][a-zA-Z:+-]*)+:`([~!]?)([^`]*)`")
+_ROLE = re.compile(r":[a-zA-Z][a-zA-Z:+-]*:`([~!]?)([^`]*)`")
 _LITERAL = re.compile(r"\[?`+[~!]?\.?([^`]*)`+_{0,2}\]?")
 _STRONG = re.compile(r"\*\*([^*\s][^*]*)\*\*")
 _EMPHASIS = re.compile(r"(?<![\w*])\*([^*\s][^*]*)\*(?![\w*])")

@@ -203,6 +203,12 @@ def test_normalise(raw: str, expected: str) -> None:
     assert normalise(raw) == expected
 
 
+def test_a_long_run_of_spaces_is_normalised_in_time() -> None:
+    """Looked at from each of its spaces anew, this run would cost some minutes."""
+    inner = "a" + " " * 200_000 + "b"
+    assert normalise(inner + " \t\n") == inner + "\n"
+
+
 @given(text=st.text(alphabet=st.one_of(st.characters(), st.sampled_from("\r\n \t\x00\u0301e")), max_size=30))
 @settings(max_examples=300, deadline=None)
 def test_normalise_is_settled_after_one_pass(text: str) -> None:

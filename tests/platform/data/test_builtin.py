@@ -112,6 +112,14 @@ def test_against_the_parser_on_a_module_of_the_standard_library() -> None:
     assert long <= set(builtin.docstrings_of(path))
 
 
+@pytest.mark.parametrize("name", ["plain.py", "of_docs.py"])
+def test_quotes_that_nothing_closes_are_passed_over(tmp_path: Path, name: str) -> None:
+    """Some source files hold an odd number of triple quotes, inside strings of another kind. Looking for the closing ones must end."""
+    path = tmp_path / name
+    path.write_text(f'def f():\n    """{LONG}"""\n\ndef g():\n    """' + 'a "b" \\n c\n' * 5_000)
+    assert list(builtin.docstrings_of(path)) == [LONG]
+
+
 def test_the_language_reference_reads_as_prose_and_is_the_same_every_time() -> None:
     documents = list(builtin.documents("python"))
     text = "\n\n".join(documents)
