@@ -7,6 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from elf.data.tokenizer import well_formed
+
 
 @dataclass(frozen=True, kw_only=True)
 class TabColumns:
@@ -19,9 +21,12 @@ class TabColumns:
 
 
 def find_value(record: Mapping[str, Any], name: str) -> Any:
-    """The value of a JSON record. Raises KeyError when it has none."""
+    """The value of a JSON record, texts and lists of texts well-formed. Raises KeyError when it has none."""
     if name in record or "." not in name:
-        return record[name]
+        value = record[name]
+        if isinstance(value, list):
+            return [well_formed(item) if isinstance(item, str) else item for item in value]
+        return well_formed(value) if isinstance(value, str) else value
     outer, _, inner = name.partition(".")
     value = record[outer]
     if not isinstance(value, Mapping):

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from elf.data.tokenizer import well_formed
 from elf_platform.data import builtin, hub_dataset
 from elf_platform.data.columns import find_column, find_value, holds_text, kind_of, top_level
 from elf_platform.data.corpora import CorpusPart, is_ipc_file
 from elf_platform.data.files import open_file, open_stream
-from elf_platform.data.text_ranges import UnreadableFile, cut, line_number, lines, paragraphs
+from elf_platform.data.text_ranges import UnreadableFile, line_number, lines, paragraphs, pieces_of, text_of
 
 MAX_DOCUMENT_BYTES = 8 << 20
 """Longer documents are yielded in consecutive pieces of at most this many bytes of UTF-8."""
@@ -91,7 +92,7 @@ def _documents(part: CorpusPart, strict: bool, counts: ReadCounts, limit: int) -
         yield from _read_txt(part, strict, counts, limit)
     elif part.format == "builtin":
         for text in _builtin_values(part):
-            yield from _pieces_of(text, counts, limit)
+            yield from _pieces_of(well_formed(text), counts, limit)  # an escape in a docstring can name half of a pair
     else:
         for (text,) in _rows(part, strict, counts):
             yield from _pieces_of(text or "", counts, limit)
@@ -131,29 +132,26 @@ def _pieces_of(text: str, counts: ReadCounts, limit: int) -> Iterator[str]:
     if not text or text.isspace():
         counts.empty_documents += 1
         return
-    raw = text.encode("utf-8", "replace")  # JSON can name halves of surrogate pairs, which are no characters
+    raw = text.encode()
     counts.documents += 1
     counts.bytes += len(raw)
     counts.split_documents += len(raw) > limit
-    while len(raw) > limit:
-        end = cut(raw, limit)
-        yield raw[:end].decode()
-        raw = raw[end:]
-    yield raw.decode()
+    for _, piece in pieces_of(raw, limit):
+        yield piece.decode()
 
 
 def _read_txt(part: CorpusPart, strict: bool, counts: ReadCounts, limit: int) -> Iterator[str]:
     with open_stream(part.uri, part.compression) as source:
         for piece in paragraphs(source, part.start or 0, part.stop, limit):
             try:
-                text = piece.content.decode()
+                text = text_of(piece.content)
             except UnicodeDecodeError as error:
                 _skip(part, piece.offset + error.start, f"is not UTF-8 ({error.reason})", strict, counts)
                 continue
             if piece.first:
                 counts.documents += 1
                 counts.split_documents += not piece.last
-            if not text.isspace():
+            if text and not text.isspace():
                 counts.bytes += len(piece.content)
                 yield text
 
@@ -204,10 +202,10 @@ def _tsv_rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[Ro
     needed = max(part.places) + 1
     with open_stream(part.uri, part.compression) as source:
         for offset, line in lines(source, part.start or 0, part.stop):
-            if (part.header and offset <= _BOM_BYTES) or not line.strip(b" \r"):  # but tabs alone are a row of empty fields
+            if (part.header and offset <= _BOM_BYTES) or not line.strip(b" "):  # but tabs alone are a row of empty fields
                 continue
             try:
-                fields = line.decode().rstrip("\r").split("\t")
+                fields = line.decode().split("\t")
             except UnicodeDecodeError as error:
                 _skip(part, offset, f"is not UTF-8 ({error.reason})", strict, counts)
                 continue

@@ -43,10 +43,7 @@ class StoredPart:
         return self.folder / f"sides-{self.index:05d}.npy"
 
     def write(self, documents: Iterable[str], side: Callable[[bytes], bytes] | None = None) -> NDArray[np.void]:
-        """Store the documents and their index, atomically; returns the index. ``side``: the part of a document that decides its split.
-
-        A character that UTF-8 cannot hold (half of a surrogate pair) becomes a question mark.
-        """
+        """Store the documents and their index, atomically; returns the index. ``side``: the part of a document that decides its split."""
         entries: list[tuple[int, int, int, int]] = []
         sides: list[int] = []
         options = pa.ipc.IpcWriteOptions(compression="lz4")
@@ -92,7 +89,7 @@ def _batches(documents: Iterable[str]) -> Iterator[list[bytes]]:
     batch: list[bytes] = []
     size = 0
     for document in documents:
-        text = document.encode("utf-8", errors="replace")
+        text = document.encode()
         batch.append(text)
         size += len(text)
         if size >= BATCH_BYTES:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from elf.data.tokenizer import well_formed
 from elf.processes import Autoregressive
 from elf_platform.data.manifest import FILE as MANIFEST
 from elf_platform.data.manifest import Manifest
@@ -125,7 +126,7 @@ def _jsonl_text(file: Path, number: int, line: str) -> str:
         value = json.loads(line)["text"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{file}, line {number}: no JSON object with a "text" ({error}); give such lines, or a .txt file') from error
-    return str(value)
+    return well_formed(str(value))
 
 
 def _sampled(folder: Path) -> Texts:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from elf.data.tokenizer import Tokenizer, normalise
+from elf.data.tokenizer import Tokenizer, normalise, well_formed
 from elf_platform.data.columns import find_tabs
 
 JSON_LINES = (".jsonl", ".json")
@@ -90,7 +90,7 @@ def _of_json(line: str, column: str, where: str) -> str:
         raise ValueError(f"{where} has no {column!r}: it has {known}; name the right one with --source_column")
     if not isinstance(row[column], str):
         raise ValueError(f"{where} has {type(row[column]).__name__} under {column!r}, but a source is a string; mend it")
-    return str(row[column])
+    return well_formed(row[column])
 
 
 def _of_tabs(lines: Sequence[str], column: str, path: Path) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -193,9 +194,12 @@ def test_the_hub_is_refused_in_seconds_when_offline(monkeypatch: pytest.MonkeyPa
     [
         ("a\r\nb\rc\n", "a\nb\nc\n"),
         ("cafe\u0301", "café"),
-        ("a\x00b\x1bc\x7f\x85d\te", "abcd\te"),
+        ("a\x00b\x1bc\x7f\x9fd\te", "abcd\te"),
+        ("a\x0bb\x0cc\x85d\x1ce\x1df\x1eg\x1fh\u2028i\u2029j\u00a0k", "a\nb\nc\nd\ne\nf\ng h\u2028i\u2029j\u00a0k"),
+        ("\ufeffone\n\x00\ufeff\ufefftwo\ufeff", "one\ntwo\ufeff"),
         ("one  \ntwo\t\n  three \t", "one\ntwo\n  three"),
-        ("lone \ud800 half", "lone  half"),
+        ("lone \ud83d half", "lone \ufffd half"),
+        ("\ude00 \ud83d\ude00", "\ufffd 😀"),
         ("ﬁne ²", "ﬁne ²"),
     ],
 )
@@ -209,7 +213,24 @@ def test_a_long_run_of_spaces_is_normalised_in_time() -> None:
     assert normalise(inner + " \t\n") == inner + "\n"
 
 
-@given(text=st.text(alphabet=st.one_of(st.characters(), st.sampled_from("\r\n \t\x00\u0301e")), max_size=30))
+def test_a_long_run_of_combining_marks_is_normalised_in_time() -> None:
+    """Put in order as one run, these take hours."""
+    marks = "\u0301\u0316" * 1_000_000
+    assert normalise(f"cafe\u0301 a{marks}b e\u0301") == f"café a{marks}b é"
+
+
+def test_no_document_can_hold_what_stands_between_source_and_target() -> None:
+    everything = "".join(map(chr, range(0x3000)))
+    assert "\x1e" in everything and "\x1e" not in normalise(everything)
+    words = re.split("[\x0b\x0c\x1c-\x1f\x85\r\n\t ]+", everything)
+    kept = normalise(everything).split()
+    assert len(kept) >= len([word for word in words if normalise(word)]), "what separated words separates them still"
+
+
+ODD = st.sampled_from("\r\n \t\x00\u0301e\x0b\x1f\x85\ufeff")
+
+
+@given(text=st.text(alphabet=st.one_of(st.characters(exclude_categories=()), ODD), max_size=30))
 @settings(max_examples=300, deadline=None)
 def test_normalise_is_settled_after_one_pass(text: str) -> None:
     once = normalise(text)

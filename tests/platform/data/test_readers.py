@@ -77,8 +77,8 @@ def test_empty_and_null_documents_are_counted(tmp_path: Path) -> None:
 
 
 def test_halves_of_surrogate_pairs_in_json_do_not_reach_the_caller(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"text": "a\\ud800b"}\n')
-    assert read(tmp_path / "a.jsonl", strict=True) == ["a?b"]
+    (tmp_path / "a.jsonl").write_text('{"text": "a\\ud800b \\ud83d\\ude00"}\n')
+    assert read(tmp_path / "a.jsonl", strict=True) == ["a\ufffdb 😀"]
 
 
 def test_dictionary_encoded_text_is_read(tmp_path: Path) -> None:

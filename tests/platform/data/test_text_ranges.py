@@ -2,15 +2,18 @@
 
 import itertools
 import re
+import time
+from collections.abc import Callable
 
 import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from elf_platform.data.text_ranges import UnreadableFile, cut, lines, paragraphs
+from elf_platform.data.text_ranges import UnreadableFile, cut, lines, paragraphs, text_of
 
 TEXT = st.lists(st.sampled_from(["a", "é", "🎉", " ", "\t", "\n", "\n", "\n\n", "\r\n"]), max_size=60).map("".join)
+BOM = b"\xef\xbb\xbf"
 LIMIT = 1 << 20
 
 
@@ -63,7 +66,7 @@ def test_pieces_of_long_documents_join_to_the_document(text: str, parts: int, ch
 def test_every_line_belongs_to_exactly_one_range(text: str, parts: int, chunk: int) -> None:
     raw = text.encode()
     found = [line for start, stop in ranges(len(raw), parts) for line in lines(pa.BufferReader(raw), start, stop, chunk)]
-    assert b"\n".join(line for _, line in found) == raw.removesuffix(b"\n")
+    assert b"\n".join(line for _, line in found) == raw.replace(b"\r\n", b"\n").removesuffix(b"\n")
     assert all(raw[offset : offset + len(line)] == line for offset, line in found)
 
 
@@ -111,3 +114,60 @@ def test_what_is_not_text_is_refused(raw: bytes, why: str) -> None:
 def test_a_character_on_the_border_of_the_first_block_is_no_error() -> None:
     raw = b"a" * 65535 + "é".encode() + b"b"
     assert documents(raw) == [raw.decode()]
+
+
+def test_a_file_without_other_line_ends_has_lines_that_end_with_a_carriage_return() -> None:
+    raw = b"one\rtwo\r\rthree\r"
+    for parts in (1, 4):
+        pieces = [piece for start, stop in ranges(len(raw), parts) for piece in paragraphs(pa.BufferReader(raw), start, stop, LIMIT, 2)]
+        assert [piece.content for piece in pieces] == [b"one\ntwo", b"three"]
+        found = [line for start, stop in ranges(len(raw), parts) for _, line in lines(pa.BufferReader(raw), start, stop, 3)]
+        assert found == [b"one", b"two", b"", b"three"]
+    assert [line for _, line in lines(pa.BufferReader(b"one\rtwo\nthree"), 0, None)] == [b"one\rtwo", b"three"]
+    kept = "a\x0bb\x0cc\u2028d\x85".encode()
+    assert [line for _, line in lines(pa.BufferReader(kept + b"\r\ne"), 0, None)] == [kept, b"e"]
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("parts", [1, 4])
+def test_byte_order_marks_are_no_text_where_a_file_was_joined_to_another(ends: bytes, parts: int) -> None:
+    file = BOM + b"one" + ends + b"two" + ends + ends + b"three" + ends
+    raw = file + BOM + ends + file
+    pieces = [piece for start, stop in ranges(len(raw), parts) for piece in paragraphs(pa.BufferReader(raw), start, stop, LIMIT)]
+    texts = [text_of(piece.content).split() for piece in pieces]
+    assert texts == [["one", "two"], ["three"], ["one", "two"], ["three"]]
+    found = [line for start, stop in ranges(len(raw), parts) for _, line in lines(pa.BufferReader(raw), start, stop)]
+    assert found == [b"one", b"two", b"", b"three", b"", b"one", b"two", b"", b"three"]
+
+
+class Counted:
+    """A file that counts the bytes that are read of it."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.file, self.read_bytes = pa.BufferReader(raw), 0
+
+    def read(self, size: int) -> bytes:
+        block: bytes = self.file.read(size)
+        self.read_bytes += len(block)
+        return block
+
+    def seek(self, place: int) -> object:
+        return self.file.seek(place)
+
+
+@pytest.mark.parametrize("raw", [b"one more line\n" * 500_000, b"word " * 1_400_000], ids=["no blank line", "one line"])
+@pytest.mark.parametrize("read", [lambda *where: list(paragraphs(*where, LIMIT, 1 << 14)), lambda *where: list(lines(*where, 1 << 14))])
+def test_a_document_over_many_ranges_is_read_about_twice_and_not_once_for_each(raw: bytes, read: Callable[..., list[object]]) -> None:
+    source = Counted(raw)
+    found = [item for start, stop in ranges(len(raw), 20) for item in read(source, start, stop)]
+    assert found
+    assert source.read_bytes < 2.5 * len(raw) + 20 * 4 * 65536
+
+
+def test_a_long_line_costs_its_length_once() -> None:
+    """A chunk is copied twice, however many came before it; joined as they came, these would take a minute."""
+    raw = b"x" * 60_000_000
+    began = time.monotonic()
+    ((_, line),) = lines(pa.BufferReader(raw), 0, None, 1 << 12)
+    assert line == raw
+    assert time.monotonic() - began < 5
