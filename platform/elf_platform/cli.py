@@ -28,7 +28,8 @@ from elf.codecs import CODECS
 from elf.optim import describe_groups
 from elf.processes import PROCESSES
 from elf_platform.config import RunConfig
-from elf_platform.config_io import default_name, flatten, read_config, resolve, unknown_key
+from elf_platform.config_io import flatten, read_config, unknown_key
+from elf_platform.identity import is_automatic, resolve
 from elf_platform.recipes import DEFAULT, RECIPES
 from elf_platform.sizes import expected_sizes, shape_network
 from elf_platform.stops import Terminated, raise_on_sigterm
@@ -238,7 +239,7 @@ def _from_file(path: Path) -> tuple[str, RunConfig]:
     """
     config, recipe = read_config(path)
     config = copy.copy(config)
-    if config.name == default_name(config, recipe):
+    if is_automatic(config.name, recipe):
         object.__setattr__(config, "name", "")
     if config.storage.absolute() not in path.absolute().parents:
         object.__setattr__(config, "storage", Path(""))

@@ -1,16 +1,15 @@
 """Run configurations as plain dictionaries and JSON, strictly: an unknown key or a wrong type is refused by its dotted path.
 
-Also the hash that names a run, the comparison that guards a run's folder, and the places a run lives in.
+Files of older formats are brought up to this one. Which run a configuration is, and what may change in one, is told by ``identity``.
 """
 
 import dataclasses
 import difflib
-import hashlib
 import json
 import os
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -19,40 +18,12 @@ from elf.files import write_text
 from elf.processes import PROCESSES
 from elf_platform.config import RunConfig
 
-FORMAT = 1
-"""Version of config.json."""
+FORMAT = 2
+"""Version of config.json. 2: keeps a history of what was changed after the run began."""
 
-RESULT_FREE = frozenset(
-    {
-        "name",
-        "storage",
-        "tracking",
-        "engine",
-        "train.workers",
-        "train.min_workers",
-        "train.resize_every_s",
-        "train.gpu",
-        "train.threads",
-        "train.micro_batch",
-        "train.activation_checkpointing",
-        "train.log_every",
-        "train.valid_every",
-        "train.sample_every",
-        "train.judge",
-        "train.checkpoint_every",
-        "train.keep",
-        "train.keep_best",
-        "train.keep_every",
-        "train.max_failures",
-        "train.stop_within_s",
-        "train.record_rows",
-        "health.replicas_every",
-        "health.stall_s",
-        "health.timeout_s",
-    }
-)
-"""Dotted paths that cannot change the loss curve or the samples: names, places, bookkeeping, and how the same sums are divided among
-processes, passes and ZeRO stages. They stay out of ``config_hash``; everything else, new fields included, goes in."""
+RENAMED: dict[int, dict[str, str]] = {1: {}}
+"""What each older format called otherwise: dotted path to its name in the next format, or to "" for a setting that is gone. Whoever
+renames or removes a setting raises ``FORMAT`` and adds a line, so that runs of before stay readable."""
 
 _REGISTRIES: dict[str, Mapping[str, type]] = {"codec": CODECS, "process": PROCESSES}  # unions, told apart by the key "kind"
 
@@ -104,55 +75,59 @@ def flatten(config: RunConfig) -> dict[str, Any]:
     return dict(_leaves(to_dict(config)))
 
 
-def config_hash(config: RunConfig) -> str:
-    """Eight hexadecimal digits over every setting that decides results (all but ``RESULT_FREE``)."""
-    deciding = {path: value for path, value in flatten(config).items() if not _result_free(path)}
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def diff_configs(old: RunConfig, new: RunConfig, *, everything: bool = False) -> list[str]:
-    """Settings that differ, as "optim.lr: 0.002 -> 0.001" lines; only those that decide results unless ``everything``."""
-    a, b = flatten(old), flatten(new)
-    lines = []
-    for path in dict.fromkeys([*a, *b]):
-        if a.get(path, _ABSENT) == b.get(path, _ABSENT) or (_result_free(path) and not everything):
-            continue
-        kind = f"{path.split('.')[0]}.kind"
-        if path != kind and a.get(kind) != b.get(kind):
-            continue  # another codec or process: its fields differ as a matter of course
-        lines.append(f"{path}: {_show(a.get(path, _ABSENT))} -> {_show(b.get(path, _ABSENT))}")
-    return lines
-
-
-def default_name(config: RunConfig, recipe: str) -> str:
-    """The name of a run that was not given one: the recipe and a hash, so that the same command finds the same run again."""
-    return f"{recipe}-{config_hash(config)}"
-
-
 def default_storage() -> Path:
     """$ELF_HOME, or ~/elf-runs; absolute."""
     return Path(os.environ.get("ELF_HOME") or Path.home() / "elf-runs").expanduser().absolute()
 
 
-def resolve(config: RunConfig, recipe: str) -> RunConfig:
-    """The configuration with its name filled in and its storage absolute."""
-    if config.name in (".", "..") or any(c in config.name for c in "/\\\0"):
-        raise ValueError(f"name is {config.name!r}, but it names the run's folder: use a name without slashes")
-    storage = default_storage() if config.storage == Path("") else config.storage.expanduser().absolute()
-    return dataclasses.replace(config, name=config.name or default_name(config, recipe), storage=storage)
+def to_record(config: RunConfig) -> dict[str, Any]:
+    """The plain form with its format number, for files that outlive this version of the code."""
+    return {"format": FORMAT, **to_dict(config)}
 
 
-def write_config(path: Path, config: RunConfig, *, recipe: str, code_version: str) -> None:
-    """Writes a run's config.json, whole or not at all."""
-    plain = {"format": FORMAT, "recipe": recipe, "code_version": code_version, **to_dict(config)}
+def from_record(record: Mapping[str, Any]) -> RunConfig:
+    """The configuration in what ``to_record`` gave, in this version or an older one; settings that came since have their defaults.
+
+    Raises ValueError for a format that is not known, and what ``from_dict`` raises."""
+    plain: dict[str, Any] = json.loads(json.dumps(record))
+    version = plain.pop("format", 1)  # without a number: a checkpoint of the first format
+    if version not in RENAMED and version != FORMAT:
+        raise ValueError(f"has format {version}, but this version of the code reads formats up to {FORMAT}; use the code that wrote it")
+    for older in range(version, FORMAT):
+        for old, new in RENAMED[older].items():
+            _move(plain, old, new)
+    return from_dict(RunConfig, plain)
+
+
+def write_config(path: Path, config: RunConfig, *, recipe: str, code_version: str, history: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Writes a run's config.json, whole or not at all. history: what was changed after the run began, oldest first."""
+    plain = {"recipe": recipe, "code_version": code_version, "history": list(history), **to_record(config)}
     write_text(path, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_config(path: Path) -> tuple[RunConfig, str]:
-    """The configuration and the recipe's name in a config.json, exactly as they were written.
+    """The configuration and the recipe's name in a config.json; those of older formats are brought up to this one.
 
     Raises FileNotFoundError without the file, ValueError when it is not a run's configuration of a known format.
     """
+    path, plain = _read(path)
+    for name in ("code_version", "history"):
+        plain.pop(name, None)
+    recipe = str(plain.pop("recipe", "custom"))
+    try:
+        return from_record(plain), recipe
+    except ValueError as error:
+        raise ValueError(f"{path} {error}" if str(error).startswith("has format") else f"{path}: {error}") from error
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """What was changed after a run began, oldest first; the same errors as ``read_config``."""
+    history = _read(path)[1].get("history", [])
+    return history if isinstance(history, list) else []
+
+
+def _read(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The config.json that is meant by a run's folder or by the file, and what is in it."""
     if path.is_dir():
         path = path / "config.json"
     if not path.is_file():
@@ -163,25 +138,25 @@ def read_config(path: Path) -> tuple[RunConfig, str]:
         raise ValueError(f"{path} is not JSON ({error}); give the config.json of a run") from error
     if not isinstance(plain, dict) or "process" not in plain:
         raise ValueError(f"{path} is JSON, but not the configuration of a run; give the config.json of a run")
-    version = plain.pop("format", FORMAT)
-    if version != FORMAT:
-        raise ValueError(f"{path} has format {version}, but this version of the code reads format {FORMAT}; use the code that wrote it")
-    recipe = str(plain.pop("recipe", "custom"))
-    plain.pop("code_version", None)
-    try:
-        return from_dict(RunConfig, plain), recipe
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return path, plain
 
 
-class _Absent:
-    """Stands for a leaf that one of two configurations does not have."""
+def _move(plain: dict[str, Any], old: str, new: str) -> None:
+    """Give the value at dotted path ``old`` to ``new``, or drop it; nothing when there is none."""
+    table, leaf = _table_of(plain, old)
+    if leaf not in table:
+        return
+    value = table.pop(leaf)
+    if new:
+        target, name = _table_of(plain, new)
+        target[name] = value
 
-    def __repr__(self) -> str:
-        return "absent"
 
-
-_ABSENT = _Absent()
+def _table_of(plain: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    *tables, leaf = path.split(".")
+    for name in tables:
+        plain = plain.setdefault(name, {})
+    return plain, leaf
 
 
 def _hints(cls: type) -> dict[str, Any]:
@@ -193,12 +168,7 @@ def _join(path: str, key: str) -> str:
 
 
 def _show(value: Any) -> str:
-    return repr(value) if isinstance(value, _Absent) else json.dumps(value, default=str)
-
-
-def _result_free(path: str) -> bool:
-    parts = path.split(".")
-    return any(".".join(parts[: n + 1]) in RESULT_FREE for n in range(len(parts)))
+    return json.dumps(value, default=str)
 
 
 def _leaves(plain: Any, path: str = "") -> Iterator[tuple[str, Any]]:

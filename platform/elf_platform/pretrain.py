@@ -9,10 +9,11 @@ from rich.console import Console
 from elf.files import write_text
 from elf_platform.codec import encoder_config, prepare_codec
 from elf_platform.config import RunConfig
-from elf_platform.config_io import diff_configs, flatten, read_config, write_config
+from elf_platform.config_io import flatten, read_config, write_config
 from elf_platform.data.prepare import PreparedData, prepare
 from elf_platform.finish import finish
 from elf_platform.headline import Figures
+from elf_platform.identity import diff_configs
 from elf_platform.lock import exclusive
 from elf_platform.place import preflight, remotely
 from elf_platform.report import render_figures, write_report

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from elf_platform.config import RunConfig
-from elf_platform.config_io import read_config, resolve
+from elf_platform.config_io import read_config
+from elf_platform.identity import resolve
 from elf_platform.lock import exclusive
 from elf_platform.pretrain import check_same, claim_run
 from elf_platform.recipes import tiny

@@ -23,7 +23,8 @@ from elf.codecs import CODECS, OwnConfig, T5Config, TableConfig
 from elf.processes import PROCESSES, Autoregressive, EmbeddedFlow
 from elf_platform.cli import ParsedRun, describe_run, error_paragraph, parse_run_config, parse_settings, root_cause, run_main
 from elf_platform.config import RunConfig
-from elf_platform.config_io import config_hash, flatten, write_config
+from elf_platform.config_io import flatten, write_config
+from elf_platform.identity import config_hash
 from elf_platform.recipes import RECIPES, tiny
 from elf_platform.runtime import Cluster
 

@@ -14,20 +14,31 @@ from hypothesis import strategies as st
 from elf.codecs import CODECS, OwnConfig, TableConfig
 from elf.optim.config import OptimConfig
 from elf.processes import PROCESSES, Autoregressive, EmbeddedFlow
+from elf_platform import config_io
 from elf_platform.config import DataConfig, EngineConfig, RunConfig, TrackingConfig, TrainConfig
 from elf_platform.config_io import (
-    RESULT_FREE,
-    config_hash,
-    default_name,
     default_storage,
-    diff_configs,
     flatten,
     from_dict,
+    from_record,
     read_config,
-    resolve,
+    read_history,
     to_dict,
+    to_record,
     unknown_key,
     write_config,
+)
+from elf_platform.identity import (
+    AFTERWARDS,
+    RESULT_FREE,
+    compare,
+    config_hash,
+    default_name,
+    diff_configs,
+    is_automatic,
+    resolve,
+    role_of,
+    training_differences,
 )
 from elf_platform.recipes import RECIPES, tiny
 
@@ -131,7 +142,7 @@ def leaf_paths(cls: Any, prefix: str = "") -> Iterator[str]:
 
 def test_result_free_settings_exist() -> None:
     tables = {field.name for field in dataclasses.fields(RunConfig)}
-    assert set(leaf_paths(RunConfig)) | tables >= RESULT_FREE
+    assert set(leaf_paths(RunConfig)) | tables >= RESULT_FREE | AFTERWARDS
 
 
 FREE = {
@@ -152,6 +163,7 @@ FREE = {
     "train.checkpoint_every": 3,
     "train.keep": 9,
     "train.max_failures": 0,
+    "data.strict": True,
 }
 DECIDING = {
     "seed": 1,
@@ -167,8 +179,8 @@ DECIDING = {
     "train.global_batch": 32,
     "train.precision": "bf16",
     "train.valid_rows": 8,
-    "sample.steps": 8,
 }
+CONTINUATION = {"train.steps": 601, "data.paths": ["a.txt"], "sample.steps": 8, "sample.seed": 3, "train.judge": "none"} | FREE
 
 
 @pytest.mark.parametrize("path", FREE)
@@ -188,6 +200,45 @@ def test_hash_sees_what_decides(path: str) -> None:
     assert config_hash(after) != config_hash(before)
     (line,) = diff_configs(before, after)
     assert line == f"{path}: {json.dumps(flatten(before)[path])} -> {json.dumps(flatten(after)[path])}"
+
+
+@pytest.mark.parametrize("path", ["sample.steps", "sample.count", "train.judge"])
+def test_what_is_made_afterwards_is_seen_and_names_no_run(path: str) -> None:
+    after = parse(with_leaf(to_dict(BASE), path, "none" if path == "train.judge" else 3))
+    assert config_hash(after) == config_hash(BASE)
+    (line,) = diff_configs(BASE, after)
+    assert line.startswith(f"{path}: ") and role_of(path) == "afterwards"
+
+
+@pytest.mark.parametrize("path", sorted({*DECIDING, *CONTINUATION}))
+def test_weights_go_on_under_other_continuation_settings_alone(path: str) -> None:
+    after = parse(with_leaf(to_dict(BASE), path, (CONTINUATION | DECIDING)[path]))
+    assert bool(training_differences(BASE, after)) == (path not in CONTINUATION)
+
+
+def test_a_default_that_is_not_touched_changes_no_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later version has one setting more in the run, its optimiser and its codec; only a run that uses one has another name."""
+    before = default_name(tiny(), "tiny")
+    kinds: dict[str, Any] = {"frozen": True, "kw_only": True}
+    optim = dataclasses.make_dataclass("OptimConfig", [("lookahead", int, 0)], bases=(OptimConfig,), **kinds)
+    codec = dataclasses.make_dataclass("OwnConfig", [("noise", float, 0.0)], bases=(OwnConfig,), **kinds)
+    fields = [("optim", optim, dataclasses.field(default_factory=optim)), ("colour", str, "")]
+    run = dataclasses.make_dataclass("RunConfig", fields, bases=(RunConfig,), **kinds)
+    monkeypatch.setitem(CODECS, "own", codec)  # type: ignore[arg-type]
+
+    def values(settings: Any) -> dict[str, Any]:
+        return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+
+    old = tiny()
+
+    def later(*, colour: str = "", lookahead: int = 0, noise: float = 0.0) -> Any:
+        parts = {"optim": optim(**values(old.optim), lookahead=lookahead), "codec": codec(**values(old.codec), noise=noise)}
+        return run(**values(old) | parts, colour=colour)
+
+    assert {"colour", "optim.lookahead", "codec.noise"} <= flatten(later()).keys(), "the settings are not there"
+    assert default_name(later(), "tiny") == before
+    for changed in (later(colour="red"), later(lookahead=3), later(noise=0.5)):
+        assert default_name(changed, "tiny") != before
 
 
 def test_hash_is_the_same_for_equal_numbers() -> None:
@@ -225,7 +276,7 @@ def test_written_and_read_back(tmp_path: Path) -> None:
         (b"\xff\xfe", "is not JSON"),
         (b"[1]", "not the configuration of a run"),
         (b'{"a": 1}', "not the configuration of a run"),
-        (b'{"format": 99, "process": {"kind": "elf"}}', "format 99"),
+        (b'{"format": 99, "process": {"kind": "elf"}}', "has format 99, but"),
         (b'{"format": 1, "process": {"kind": "elf"}, "codec": {"kind": "table"}, "sead": 1}', "did you mean seed"),
     ],
 )
@@ -233,6 +284,45 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes, says: str) -> N
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=says):
         read_config(tmp_path)
+
+
+def test_older_formats_are_brought_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A setting that was renamed, one that moved into another table and one that is gone, over two formats."""
+    plain = to_dict(tiny()) | {"format": 1, "recipe": "tiny", "code_version": "0.1.0", "begin": 7}
+    plain["optim"]["speed"] = plain["optim"].pop("lr")
+    plain["train"]["magic"] = 3
+    del plain["seed"]
+    monkeypatch.setattr(config_io, "FORMAT", 3)
+    renamed = {1: {"optim.speed": "train.rate", "train.magic": ""}, 2: {"train.rate": "optim.lr", "begin": "seed"}}
+    monkeypatch.setattr(config_io, "RENAMED", renamed)
+    (tmp_path / "config.json").write_text(json.dumps(plain))
+    assert read_config(tmp_path) == (dataclasses.replace(tiny(), seed=7), "tiny")
+    assert to_record(tiny())["format"] == 3 and from_record(to_record(tiny())) == tiny()
+
+
+def test_every_older_format_has_its_table() -> None:
+    assert sorted(config_io.RENAMED) == list(range(1, config_io.FORMAT))
+
+
+def test_a_checkpoint_of_before_formats_were_kept_in_them() -> None:
+    assert from_record(to_dict(tiny())) == tiny()
+
+
+def test_history_is_kept_beside_the_settings(tmp_path: Path) -> None:
+    history = [{"step": 40, "changed": {"train.steps": [40, 80]}}]
+    write_config(tmp_path / "config.json", tiny(), recipe="tiny", code_version="0.1.0", history=history)
+    assert read_history(tmp_path) == history and read_config(tmp_path) == (tiny(), "tiny")
+
+
+def test_automatic_names() -> None:
+    assert is_automatic(default_name(tiny(), "tiny"), "tiny") and is_automatic("tiny-0123abcd", "tiny")
+    for name in ("tiny", "tiny-0123abc", "tiny-0123abcde", "ar-tiny-0123abcd", "tiny-0123abcg"):
+        assert not is_automatic(name, "tiny"), name
+
+
+def test_a_difference_in_words() -> None:
+    (kind,) = compare(BASE, dataclasses.replace(BASE, codec=TableConfig()))
+    assert str(kind) == 'codec.kind: "own" -> "table"' and kind.role == "training"
 
 
 def test_no_file(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import inspect
 import pytest
 
 from elf_platform.cli import describe_run
-from elf_platform.config_io import diff_configs, flatten
+from elf_platform.config_io import flatten
+from elf_platform.identity import diff_configs
 from elf_platform.recipes import DEFAULT, RECIPES
 
 OWT = ("owt-elf-b", "owt-elf-m", "owt-elf-l")

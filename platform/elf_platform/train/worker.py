@@ -15,7 +15,7 @@ from elf.codecs import Codec, load_codec
 from elf.data.order import derive_key
 from elf.processes import Process
 from elf_platform.config import RunConfig
-from elf_platform.config_io import to_dict
+from elf_platform.config_io import to_record
 from elf_platform.data.reader import RowReader
 from elf_platform.tracking import RunHandle, Tracker, read_events, start_tracker
 from elf_platform.train.checkpoint import Checkpoint, CheckpointReader, clear_unfinished, latest
@@ -96,7 +96,7 @@ def _attempt(job: Job, context: WorkerContext, tracker: Tracker) -> Outcome:
             rows=valid_rows if config.data.source_column else None, codec=codec,
         )
     lineage: dict[str, Any] = {
-        "config": to_dict(config),
+        "config": to_record(config),
         "data": job.data_fingerprint,
         "code_version": job.code_version,
         "tracking_run": job.tracking.run_id,
