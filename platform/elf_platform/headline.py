@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from elf.artefact import Artefact
 from elf.data.order import Int64
 from elf.files import write_text
-from elf.metrics.text import known_word_share, unigram_cross_entropy, unigram_entropy, words
+from elf.metrics.text import known_word_share, unigram_cross_entropy, unigram_entropy
+from elf.metrics.tokens import words
 from elf_platform.config import RunConfig
 from elf_platform.data.manifest import Manifest
 from elf_platform.data.progress import ProgressLine

@@ -46,7 +46,9 @@ def resampled_sums(columns_NK: Columns, *, resamples: int, seed: int) -> Columns
 def estimate(
     columns_NK: Columns, figure: Callable[[Columns], float], *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Estimate:
-    """``figure`` of the column sums [K], with its percentile interval at ``level``. nan and no interval without texts."""
+    """``figure`` of the column sums [K], with its percentile interval at ``level``. nan and no interval without texts.
+
+    Resamples for which the figure is not defined (nan) are left out."""
     columns_NK = np.asarray(columns_NK, dtype=np.float64)
     count = len(columns_NK)
     if not count:
@@ -55,6 +57,9 @@ def estimate(
     if not resamples:
         return Estimate(value=value, count=count)
     drawn = np.array([figure(sums_K) for sums_K in resampled_sums(columns_NK, resamples=resamples, seed=seed)])
+    drawn = drawn[~np.isnan(drawn)]
+    if math.isnan(value) or not len(drawn):
+        return Estimate(value=value, count=count)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value=value, low=float(low), high=float(high), count=count)
 

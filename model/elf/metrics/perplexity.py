@@ -76,5 +76,8 @@ def perplexity_columns(sums_N2: Columns, protocol: Protocol) -> Columns:
 
 
 def perplexity(sums_2: Columns) -> float:
-    """Perplexity from the column sums of ``perplexity_columns``."""
-    return math.exp(sums_2[0] / sums_2[1])
+    """Perplexity from the column sums of ``perplexity_columns``; inf beyond the largest number."""
+    try:
+        return math.exp(sums_2[0] / sums_2[1])
+    except OverflowError:
+        return math.inf

@@ -4,19 +4,13 @@ Shapes: B rows, L tokens, V vocabulary.
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-
-
-def words(text: str) -> list[str]:
-    """Runs of letters, with inner apostrophes, in lower case."""
-    return [w.lower() for w in _WORD.findall(text)]
+from elf.metrics.tokens import words
 
 
 def known_word_share(texts: Iterable[str], vocabulary: frozenset[str] | set[str]) -> float:

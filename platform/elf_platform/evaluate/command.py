@@ -137,7 +137,7 @@ def _of_texts(command: EvaluateCommand) -> ScoreRecord:
     subject = whole.first(command.count)
     # As many texts as the subject: distinct-n and MAUVE move with the number of texts.
     reference = read_texts(command.reference, unit=command.unit).first(len(subject.texts)) if command.reference else None
-    targets = _targets(command.references, whole)[: len(subject.texts)] if command.references else None
+    targets = [[text] for text in _targets(command.references, whole)[: len(subject.texts)]] if command.references else None
     torch.set_num_threads(command.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     judge = None if command.judge == NO_JUDGE else load_judge(command.judge, precision=command.precision, device=device)

@@ -18,6 +18,8 @@ FILE = "score.json"
 
 Scores = dict[str, Estimate]
 Facts = dict[str, Any]
+Remarks = dict[str, str]
+"""By the name of a score: why it is not defined, or over which texts it was taken."""
 
 GIVEN_TEXT = "given text"
 """Stands where a fact of sampling has no meaning: nobody sampled this text."""
@@ -57,6 +59,8 @@ class ScoreRecord:
     """Other texts scored the same way, for scale: reference, shuffled, unigram."""
     beside_subjects: dict[str, Facts] = field(default_factory=dict)
     """Their paths, hashes and counts."""
+    remarks: Remarks = field(default_factory=dict)
+    """Of scores that are not there, or not of all texts; those of other texts stand under "reference.gen_ppl" and so on."""
     code_version: str
 
     def facts(self) -> dict[str, Any]:
@@ -71,7 +75,7 @@ def missing(record: ScoreRecord) -> list[str]:
     ]
     lacks += [name for name in ("name", "code_version") if not getattr(record, name)]
     if not record.scores:
-        lacks.append("scores")
+        lacks.append("scores" + "".join(f" ({name} is {remark})" for name, remark in record.remarks.items()))
     for group, scores in {"scores": record.scores, **{f"beside.{row}": beside for row, beside in record.beside.items()}}.items():
         lacks += [f"{group}.{name}" for name, score in scores.items() if not _is_finite(score)]
     return lacks

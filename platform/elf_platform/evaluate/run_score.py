@@ -52,7 +52,8 @@ def _record(
         resampling=Resampling(self_bleu_texts=SELF_BLEU_TEXTS),
     )
     reference = prepared_texts(data_folder, count=REFERENCE_ROWS) if Manifest.load(data_folder).valid.rows else None
-    record = score(measure, samples, name=config.name, reference=reference, targets=targets, with_controls=reference is not None)
+    references = [[target] for target in targets] if targets is not None else None
+    record = score(measure, samples, name=config.name, reference=reference, targets=references, with_controls=reference is not None)
     save_record(record, run_folder / FILE)
     return record
 

@@ -26,6 +26,7 @@ class Scored:
     state_NH: NDArray[np.float64]  # hidden state after the last token
     ids: list[list[int]]  # the judge's token ids, cut to its limit
     truncated: int  # texts that were cut
+    tokens: int  # of the texts before they were cut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ def score_sets(
     return [
         Scored(
             sums_N2=sums[owner], state_NH=np.stack(states[owner]) if states[owner] else np.zeros((0, 1)), ids=ids[owner],
-            truncated=sum(len(row) > cut for row in whole),
+            truncated=sum(len(row) > cut for row in whole), tokens=sum(map(len, whole)),
         )
         for owner, whole in enumerate(sets)
     ]

@@ -9,7 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from elf.metrics.flops import flops_per_row, peak_flops
-from elf.metrics.text import known_word_share, unigram_cross_entropy, unigram_entropy, words
+from elf.metrics.text import known_word_share, unigram_cross_entropy, unigram_entropy
+from elf.metrics.tokens import words
 from elf.nn.config import NetworkConfig
 from elf.processes import Autoregressive, EmbeddedFlow
 

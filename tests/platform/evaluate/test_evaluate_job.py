@@ -109,8 +109,9 @@ def test_references_belong_to_the_lines_of_the_sources(tokenizer: Tokenizer, tmp
     (tmp_path / "targets.jsonl").write_text('{"text": "a cat sat"}\n\n{"text": "one more river"}\n')
     plain = (str(folder), "--judge", "none", "--resamples", "0", "--references")
     found = [evaluate(command(*plain, str(tmp_path / f"targets.{kind}"))) for kind in ("txt", "jsonl")]
-    # ROUGE-1: 1, 0.33 of "a", and 0 against the empty target; the last two 1.
-    assert [record.scores["rouge1"].value for record in found] == [pytest.approx(100 * (1 + 1 / 3 + 0 + 0 + 1 + 1) / 6)] * 2
+    # ROUGE-1: 1, 0.33 of "a"; nothing is found in the empty target, which has no word; the last two 1.
+    assert [record.scores["rouge1"].value for record in found] == [pytest.approx(100 * (1 + 1 / 3 + 1 + 1) / 4)] * 2
+    assert found[0].scores["rouge1"].count == 4 and "over 4 of 6 texts" in found[0].remarks["rouge1"]
     few = evaluate(command(*plain, str(tmp_path / "targets.txt"), "--count", "2"))
     assert few.scores["rouge1"].value == pytest.approx(100 * (1 + 1 / 3) / 2) and few.subject["texts"] == 2
     (tmp_path / "targets.txt").write_text("a cat\nsat\n")

@@ -31,7 +31,7 @@ SOME = [
 def ppl(source: Path, name: str, **options: int) -> float:
     judge, protocol = load_judge(str(source)), PROTOCOLS[name]
     scored = score_sets(judge, [judge.encode(SOME)], protocol, **options)[0]
-    return judged_scores(scored, protocol, Resampling(resamples=0))["gen_ppl"].value
+    return judged_scores(scored, protocol, Resampling(resamples=0)).scores["gen_ppl"].value
 
 
 def straight(source: Path, tokenizer: Tokenizer) -> list[tuple[float, int]]:

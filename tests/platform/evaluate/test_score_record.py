@@ -17,6 +17,8 @@ from elf_platform.evaluate.record import REQUIRED, ScoreRecord, load_record, mis
 from elf_platform.evaluate.score import Measure, score
 from elf_platform.evaluate.texts import Texts, given, read_texts
 
+TARGETS = [[text] for text in TEXTS]
+
 
 def measure(judge_folder: Path, protocol: str = "elf") -> Measure:
     return Measure(judge=load_judge(str(judge_folder)), protocol=PROTOCOLS[protocol], resampling=Resampling(resamples=50))
@@ -26,7 +28,7 @@ def measure(judge_folder: Path, protocol: str = "elf") -> Measure:
 def record(judge_folder: Path, sample_folder: Path) -> ScoreRecord:
     reference = Texts(kind="text", path="real.txt", form="lines", texts=TEXTS[::-1], sampling=given())
     return score(
-        measure(judge_folder), read_texts(sample_folder), name="first", reference=reference, targets=TEXTS, with_controls=True
+        measure(judge_folder), read_texts(sample_folder), name="first", reference=reference, targets=TARGETS, with_controls=True
     )
 
 
@@ -42,13 +44,15 @@ def test_a_record_states_everything(record: ScoreRecord, sample_folder: Path, ju
     # The reference is the same texts in another order.
     assert scores["gen_ppl"].value == pytest.approx(record.beside["reference"]["gen_ppl"].value, rel=1e-6)
     assert scores["entropy"].value == pytest.approx(scores["entropy_own"].value)
-    assert scores["bleu"].value == pytest.approx(100) and scores["rougeL"].value == pytest.approx(100 * 5 / 6)
+    assert scores["bleu"].value == pytest.approx(100) and scores["rougeL"].value == pytest.approx(100)
+    assert scores["rougeL"].count == 5 and "over 5 of 6 texts" in record.remarks["rougeL"], "an empty reference has no word to find"
+    assert record.protocol["bleu_tokenize"] == "13a" and "nrefs:1|case:lc" in record.protocol["bleu_signature"]
     assert scores["gen_ppl"].low < scores["gen_ppl"].value < scores["gen_ppl"].high
 
 
 def test_scoring_twice_gives_the_same_bytes(record: ScoreRecord, judge_folder: Path, sample_folder: Path, tmp_path: Path) -> None:
     reference = Texts(kind="text", path="real.txt", form="lines", texts=TEXTS[::-1], sampling=given())
-    again = score(measure(judge_folder), read_texts(sample_folder), name="first", reference=reference, targets=TEXTS, with_controls=True)
+    again = score(measure(judge_folder), read_texts(sample_folder), name="first", reference=reference, targets=TARGETS, with_controls=True)
     assert record_json(again) == record_json(record)
     path = save_record(record, tmp_path / "deep" / "score.json")
     assert load_record(path) == load_record(path.parent) == record
@@ -99,12 +103,12 @@ def test_broken_records_are_refused(record: ScoreRecord, tmp_path: Path) -> None
 def test_comparison_marks_differences_of_protocol(record: ScoreRecord, judge_folder: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
     other = read_texts(write_samples(tmp_path / "other", TEXTS, tokenizer, precision="bf16"))
     reference = Texts(kind="text", path="elsewhere.txt", form="lines", texts=TEXTS[::-1], sampling=given())
-    same_way = score(measure(judge_folder), other, name="second", reference=reference, targets=TEXTS)
-    against_others = score(measure(judge_folder), other, name="second", reference=reference, targets=TEXTS[::-1])
+    same_way = score(measure(judge_folder), other, name="second", reference=reference, targets=TARGETS)
+    against_others = score(measure(judge_folder), other, name="second", reference=reference, targets=TARGETS[::-1])
     assert "* second" in compare([record, against_others]) and "protocol.references_sha256: " in compare([record, against_others])
     said = compare([record, same_way])
     assert "measured in the same way" in said and "sampling.precision: fp32 | bf16" in said and "* " not in said
-    other_way = score(measure(judge_folder, "bos"), other.first(4), name="third", targets=TEXTS[:4])
+    other_way = score(measure(judge_folder, "bos"), other.first(4), name="third", targets=TARGETS[:4])
     said = compare([record, same_way, other_way])
     lines = said.splitlines()
     assert any(line.startswith("* third") for line in lines) and not any(line.startswith("* second") for line in lines)
@@ -122,11 +126,42 @@ def test_table_has_a_line_for_each_text(record: ScoreRecord) -> None:
 def test_targets_of_another_count_and_controls_without_reference(judge_folder: Path, sample_folder: Path) -> None:
     subject = read_texts(sample_folder)
     with pytest.raises(ValueError, match="6 texts to score but 2 references"):
-        score(measure(judge_folder), subject, name="x", targets=["a", "b"])
+        score(measure(judge_folder), subject, name="x", targets=[["a"], ["b"]])
     with pytest.raises(ValueError, match="add --reference"):
         score(measure(judge_folder), subject, name="x", with_controls=True)
 
 
 def test_without_a_judge_the_other_scores_remain(sample_folder: Path) -> None:
-    record = score(Measure(judge=None, resampling=Resampling(resamples=20)), read_texts(sample_folder), name="x", targets=TEXTS)
+    record = score(Measure(judge=None, resampling=Resampling(resamples=20)), read_texts(sample_folder), name="x", targets=TARGETS)
     assert missing(record) == [] and "gen_ppl" not in record.scores and {"bleu", "distinct_1", "entropy_own"} <= record.scores.keys()
+
+
+def test_empty_answers_score_bleu_0_and_say_so(judge_folder: Path, sample_folder: Path) -> None:
+    """An answer that is empty is a wrong one; without references there is nothing to say of it."""
+    empty = dataclasses.replace(read_texts(sample_folder), texts=[""] * 6, ids=[[]] * 6)
+    record = score(measure(judge_folder), empty, name="x", targets=TARGETS)
+    assert missing(record) == [] and {name: one.value for name, one in record.scores.items()} == dict.fromkeys(
+        ("bleu", "rouge1", "rouge2", "rougeL"), 0.0
+    )
+    assert record.subject["empty"] == 6 and record.remarks["gen_ppl"] == record.remarks["entropy"] == "not defined: all texts are empty"
+    with pytest.raises(ValueError, match="all 6 are empty"):
+        score(measure(judge_folder), empty, name="x")
+
+
+def test_what_is_not_defined_is_no_score_and_a_remark(judge_folder: Path) -> None:
+    one = Texts(kind="text", path="x.txt", form="lines", texts=["a"], sampling=given())
+    record = score(measure(judge_folder, "no-end"), one, name="x", targets=[["!"]])
+    assert missing(record) == [] and record.scores.keys() == {"entropy", "distinct_1", "bleu"}
+    assert record.remarks["gen_ppl"] == "not defined: each text has a single token, which the protocol no-end does not score"
+    assert record.remarks["rouge1"] == "not defined: no reference has a word"
+    assert "there are not two" in record.remarks["self_bleu"] and "no text has 2 words" in record.remarks["distinct_2"]
+
+
+def test_bleus_tokenizer_goes_by_the_script_of_the_references(judge_folder: Path) -> None:
+    text = Texts(kind="text", path="x.txt", form="lines", texts=["猫坐在窗台上看雨"], sampling=given())
+    plain = measure(judge_folder)
+    record = score(plain, text, name="x", targets=[["猫坐在窗台上看着雨"]])
+    assert record.protocol["bleu_tokenize"] == "zh" and "tok:zh" in record.protocol["bleu_signature"] and record.scores["bleu"].value > 40
+    other = score(dataclasses.replace(plain, bleu_tokenize="13a"), text, name="x", targets=[["猫坐在窗台上看着雨"]])
+    assert other.protocol["bleu_tokenize"] == "13a" and other.scores["bleu"].value == 0
+    assert "protocol.bleu_tokenize: zh | 13a" in compare([record, other])
