@@ -145,7 +145,9 @@ def _of_texts(command: EvaluateCommand) -> ScoreRecord:
         judge=judge, protocol=PROTOCOLS[command.protocol], limit=command.tokens, budget=command.batch_tokens, threads=command.threads,
         resampling=Resampling(resamples=command.resamples, seed=command.seed), progress=True,
     )
-    with _actors(command, device) as run:
+    with _actors(command, device) as (run, device):
+        if judge is not None:
+            judge.card = replace(judge.card, device=device)  # of the machines that judge
         return score(
             replace(measure, run=run), subject, name=command.name or _name(command.subject), reference=reference, targets=targets,
             with_controls=command.controls,
@@ -153,20 +155,26 @@ def _of_texts(command: EvaluateCommand) -> ScoreRecord:
 
 
 @contextlib.contextmanager
-def _actors(command: EvaluateCommand, device: str) -> Iterator[Run | None]:
-    """Where batches are scored: None for this process."""
+def _actors(command: EvaluateCommand, device: str) -> Iterator[tuple[Run | None, str]]:
+    """Where batches are scored (None for this process), and the device they are scored on there."""
     if not command.actors or command.judge == NO_JUDGE:
-        yield None
+        yield None, device
         return
     from elf_platform.evaluate.pool import run_on_actors
     from elf_platform.runtime import connect, native_stderr_off
-    from elf_platform.sampling.pool import plan_pool
+    from elf_platform.sampling.pool import plan_pool, sampling_device
 
     source = command.judge if command.judge.startswith("hf:") else str(Path(command.judge).expanduser().absolute())
     with connect() as cluster, native_stderr_off():
+        device, note = sampling_device("auto", cluster)
+        if note:
+            sys.stderr.write(f"judging {note}\n")
         pool = plan_pool(cluster, actors=command.actors, threads=command.threads, device=device, parts=command.actors)
-        yield run_on_actors(
-            source, precision=command.precision, device=device, protocol=command.protocol, threads=command.threads, pool=pool
+        yield (
+            run_on_actors(
+                source, precision=command.precision, device=device, protocol=command.protocol, threads=command.threads, pool=pool
+            ),
+            device,
         )
 
 
