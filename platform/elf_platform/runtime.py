@@ -14,6 +14,7 @@ from typing import Any
 import elf
 import elf_platform
 from elf_platform.capacity import Cluster, Growth, Node, growth_of
+from elf_platform.shadows import check_folder
 from elf_platform.stops import Terminated, raise_on_sigterm
 
 _TEMP_PREFIX = "elf-ray-"
@@ -35,13 +36,15 @@ def connect() -> Iterator[Cluster]:
 
     A process that is connected already keeps its connection.
 
-    Raises ConnectionError with the way out when the named cluster cannot be joined.
+    Raises ConnectionError with the way out when the named cluster cannot be joined, ValueError for a working directory that its workers
+    would import the wrong modules from.
     """
     import ray
 
     if ray.is_initialized():
         yield cluster_resources()
         return
+    check_folder(Path.cwd())
     address = os.environ.get("RAY_ADDRESS", "")
     if not address:
         with local_cluster(usable_cpus()) as cluster:

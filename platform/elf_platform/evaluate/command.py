@@ -13,6 +13,7 @@ import tyro
 from elf.artefact import load_artefact
 from elf.metrics.perplexity import PROTOCOLS
 from elf.nn.config import Precision
+from elf_platform.commands import job_command
 from elf_platform.config import TrackingConfig
 from elf_platform.config_io import default_storage
 from elf_platform.evaluate.compare import check_current, compare, score_table
@@ -182,7 +183,8 @@ def _of_artefact(command: EvaluateCommand) -> ScoreRecord:
     if texts_only := _changed(command, *_TEXT_OPTIONS):
         raise ValueError(
             f"{', '.join(texts_only)} cannot be used on an artefact, which is measured on prepared rows: its texts are scored once they "
-            f"are there. Sample first: python jobs/sample.py {command.subject} --count 512 --out SAMPLES, then give SAMPLES"
+            f"are there. Sample first, and give SAMPLES:\n    "
+            + job_command("sample", command.subject, "--count", "512", "--out", "SAMPLES")
         )
     if command.data is None:
         raise ValueError(

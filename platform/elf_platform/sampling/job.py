@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from elf.artefact import load_artefact
 from elf_platform.capacity import Cluster
@@ -19,6 +18,7 @@ from elf_platform.sampling.command import SampleCommand, Task, check
 from elf_platform.sampling.folder import begin, check_ours, finish, missing_parts, unfinish
 from elf_platform.sampling.pool import plan_pool, sampling_device
 from elf_platform.sampling.rows import load_sampler, sample_batch
+from elf_platform.terminal import Terminal, Words
 
 
 def sample(command: SampleCommand) -> None:
@@ -37,8 +37,8 @@ def print_samples(command: SampleCommand) -> list[dict[str, Any]]:
     task = task.placed(device=device, compute_batch=min(command.compute_batch, task.config.count))
     sampler = load_sampler(task)
     rows: list[dict[str, Any]] = []
-    columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    columns = (Words("sampling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Terminal(stderr=True), transient=True) as bar:
         line = bar.add_task("sampling", total=None)
         for part, keep in enumerate(task.sizes):
             def advance(done: int, total: int, part: int = part) -> None:
