@@ -13,6 +13,7 @@ import tyro
 from elf.artefact import load_artefact
 from elf.metrics.perplexity import PROTOCOLS
 from elf.nn.config import Precision
+from elf.settings import Bounds, Count, Positive, Settings
 from elf_platform.commands import job_command
 from elf_platform.config import TrackingConfig
 from elf_platform.config_io import default_storage
@@ -31,7 +32,7 @@ _TEXT_OPTIONS = ("judge", "reference", "references", "controls", "protocol", "to
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateCommand:
+class EvaluateCommand(Settings):
     """Score samples, a text or an artefact, and leave a score record."""
 
     subject: Annotated[Path, tyro.conf.Positional]
@@ -46,9 +47,9 @@ class EvaluateCommand:
     """Also score the reference with its words shuffled, and words drawn from its frequencies."""
     protocol: str = "elf"
     """How tokens enter perplexity: elf (the paper's code), elf-macro, once, no-end or bos (docs/scores.md)."""
-    tokens: int = 0
+    tokens: Count = 0
     """Judge tokens of a text at most, the rest is cut; 0 for the judge's limit."""
-    count: int = 0
+    count: Count = 0
     """Texts at most, the first ones; 0 for all."""
     unit: Unit = "paragraph"
     """What one text of a .txt file is."""
@@ -56,15 +57,15 @@ class EvaluateCommand:
     """For an artefact: prepared data whose validation rows it is measured on."""
     precision: Precision = "fp32"
     """Of the judge, or of the artefact that is measured."""
-    batch_tokens: int = BATCH_TOKENS
+    batch_tokens: Positive = BATCH_TOKENS
     """Tokens of one judge batch."""
-    threads: int = 1
+    threads: Annotated[int, Bounds(least=1, most=10_000)] = 1
     """CPU threads of each judge; figures may differ in the last digits between numbers of threads, so the record holds it."""
-    actors: int = 0
+    actors: Annotated[int, Bounds(least=0, most=100_000)] = 0
     """Judges at work at the same time, as Ray actors; 0 for one in this process. The figures are the same."""
-    resamples: int = 1000
+    resamples: Annotated[int, Bounds(least=0, most=1_000_000)] = 1000
     """Bootstrap resamples of the texts for 95 % intervals; 0 for none."""
-    seed: int = 0
+    seed: Annotated[int, Bounds(least=0, most=2**32 - 1)] = 0
     """Of resampling, controls, k-means and the choice of texts for self-BLEU."""
     name: str = ""
     """Of the record; empty for the subject's name."""
@@ -76,24 +77,20 @@ class EvaluateCommand:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"protocol is {self.protocol!r}, but there are {', '.join(PROTOCOLS)}")
-        for option in ("tokens", "count", "actors", "resamples"):
-            if getattr(self, option) < 0:
-                raise ValueError(f"{option} is {getattr(self, option)}, but must be 0 or more")
-        for option in ("batch_tokens", "threads"):
-            if getattr(self, option) < 1:
-                raise ValueError(f"{option} is {getattr(self, option)}, but must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareCommand:
+class CompareCommand(Settings):
     """Print score records side by side and mark where their protocols differ."""
 
     records: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Files, or folders that hold a score.json."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.records:
             raise ValueError("there is nothing to compare; give score records: python jobs/evaluate.py compare A/score.json B/score.json")
 

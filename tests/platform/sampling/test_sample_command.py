@@ -126,13 +126,13 @@ def test_printing_goes_through_the_same_function(models: dict[str, Path], capsys
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        (["--count", "0"], "--count is 0, but there must be at least 1 sample"),
-        (["--count", "-3"], "--count is -3, but there must be at least 1 sample"),
-        (["--steps", "0"], "sample.steps is 0, but sampling needs at least 1 step"),
+        (["--count", "0"], "--count is 0, but must be between 1 and 100000000"),
+        (["--count", "-3"], "--count is -3, but must be between 1 and 100000000"),
+        (["--steps", "0"], "--steps is 0, but must be between 1 and 1000000"),
         (["--sampler", "euler"], "'ode'.*'sde'.*'heun'"),
         (["--grid", "cosine"], "'logit-normal'.*'uniform'"),
-        (["--compute_batch", "0"], "--compute_batch is 0, but must be 1 or more"),
-        (["--actors", "-1"], "--actors is -1, but must be 0 or more"),
+        (["--compute_batch", "0"], "--compute_batch is 0, but must be at least 1"),
+        (["--actors", "-1"], "--actors is -1, but must be between 0 and 100000"),
         (["--actors", "2"], "but the samples are to be printed; give --out"),
         (["--strict"], "are about sources, but none are given"),
         (["--prompt", "a", "--sources", "b.txt"], "give one of them"),
