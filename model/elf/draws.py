@@ -96,6 +96,11 @@ class Draws:
             off=Strata(place_B=np.clip(strata.place_B - before, 0, max(n_off - 1, 0)), total=n_off),
         )
 
+    def keys(self, stream: str) -> torch.Tensor:
+        """int32 [B]: a word of each row, for what makes its own random numbers from it (``elf.nn.dropout``)."""
+        words = (self._row_keys(stream) >> np.uint64(32)).astype(np.uint32).view(np.int32)
+        return torch.from_numpy(words).to(self.device)
+
     def tensor(self, values: NDArray[np.bool_]) -> torch.Tensor:
         """A numpy per-row array on this device."""
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)

@@ -125,3 +125,16 @@ def test_a_batch_cut_alike_gives_the_same_bits(curves: Curves, process: str, opt
     curves.check(plain)
     curves.check(zero)
     assert runs_apart(curves.folder_of(zero), curves.folder_of(plain)) == Apart(loss=0.0, grad_norm=0.0, weight=0.0, ema=0.0)
+
+
+@pytest.mark.parametrize("process", sorted(PROCESSES))
+def test_dropout_keeps_one_curve(pools: dict[int, WorkerPool], tmp_path: Path, process: str) -> None:
+    """Masks belong to rows: ZeRO-3 in two processes, with every forward done again for its gradient, drops what one process drops."""
+    plain, zero = tmp_path / "plain", tmp_path / "zero"
+    pools[1].run(Described(folder=plain, process=process, optimiser="adamw", dropout=0.3))
+    train = {"micro_batch": 2, "activation_checkpointing": True}
+    pools[2].run(Described(folder=zero, process=process, optimiser="adamw", kind="deepspeed", zero=3, dropout=0.3, train=train))
+    assert runs_apart(zero, plain).beyond(bounds("adamw", "fp32")) == []
+    without = tmp_path / "without"
+    pools[1].run(Described(folder=without, process=process, optimiser="adamw"))
+    assert runs_apart(without, plain).beyond(bounds("adamw", "fp32")), "nothing was dropped"

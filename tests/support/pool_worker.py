@@ -42,7 +42,7 @@ def run(described: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
     folder = Path(described["folder"])
     config = small_config(
         PROCESSES[described["process"]](), engine=EngineConfig(kind=described["kind"], zero=described["zero"]),
-        optimiser=described["optimiser"], workers=world, **described["train"],
+        optimiser=described["optimiser"], dropout=described["dropout"], workers=world, **described["train"],
     )
     job = build_training(config, folder, context=WorkerContext(rank=rank, world_size=world, local_rank=rank, run_folder=folder))
     # Each run is a launch of its own, as it is for the driver: the request that ended the one before is not for it.

@@ -45,13 +45,15 @@ class MadeRows:
         return Batch.of_ids(self.ids[index], self.lengths[index])
 
 
-def small_config(process: Process | None = None, *, engine: EngineConfig | None = None, optimiser: str = "muon", **train: Any) -> RunConfig:
+def small_config(
+    process: Process | None = None, *, engine: EngineConfig | None = None, optimiser: str = "muon", dropout: float = 0.0, **train: Any
+) -> RunConfig:
     """Eight steps of eight rows."""
     settings = {"steps": 8, "global_batch": 8, "log_every": 2, "valid_every": 4, "valid_rows": 10, "checkpoint_every": 4} | train
     return RunConfig(
         name="small", process=process or EmbeddedFlow(), codec=TableConfig(channels=6),
         data=DataConfig(length=LENGTH),
-        network=NetworkConfig(hidden=32, depth=2, heads=2, bottleneck=8, prefix_tokens=2),
+        network=NetworkConfig(hidden=32, depth=2, heads=2, bottleneck=8, prefix_tokens=2, dropout=dropout),
         optim=OptimConfig(name=optimiser, lr=5e-3, warmup_steps=2, ema_decay=0.9),
         train=TrainConfig(**settings), engine=engine or EngineConfig(kind="plain"),
     )

@@ -29,6 +29,7 @@ class Described:
     optimiser: str = "muon"
     kind: str = "plain"
     zero: int = 0
+    dropout: float = 0.0
     stop_after: int = 0  # a planned stop with a checkpoint after this many steps of the run; 0 for none
     train: dict[str, Any] = dataclasses.field(default_factory=dict)  # of TrainConfig, over EACH_STEP
 

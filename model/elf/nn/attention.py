@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elf.nn.cache import LayerCache
+from elf.nn.dropout import RowDropout
 
 
 class RMSNorm(nn.Module):
@@ -43,25 +44,26 @@ def rotate(x_BAND: Tensor, table: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Softmax attention; the fused projection's output axis is ordered [query, key, value][head][head width]."""
 
-    def __init__(self, hidden: int, heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, hidden: int, heads: int, dropout: float = 0.0, place: int = 0) -> None:
         super().__init__()
         self.heads, self.head_width = heads, hidden // heads
         self.qkv = nn.Linear(hidden, 3 * hidden)
         self.q_norm = RMSNorm(self.head_width)
         self.k_norm = RMSNorm(self.head_width)
         self.proj = nn.Linear(hidden, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = RowDropout(dropout, place)
 
     def forward(
-        self, x_BNH: Tensor, table: Tensor, mask: Tensor | None = None, causal: bool = False, cache: LayerCache | None = None
+        self, x_BNH: Tensor, table: Tensor, mask: Tensor | None = None, causal: bool = False, cache: LayerCache | None = None,
+        key_B: Tensor | None = None,
     ) -> Tensor:
         """mask: bool, broadcastable to [B, A, N, N], True where a query (row) may look at a key (column); None for all.
 
-        cache: queries also look at the positions stored there; the mask's columns are then all that it holds."""
+        cache: queries also look at the positions stored there; the mask's columns are then all that it holds. key_B: as in RowDropout."""
         rows, positions, _ = x_BNH.shape
         q, k, v = self.qkv(x_BNH).view(rows, positions, 3, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
         q, k = rotate(self.q_norm(q), table), rotate(self.k_norm(k), table)
         if cache is not None:
             k, v = cache.extend(k, v)
         out_BAND = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-        return self.dropout(self.proj(out_BAND.transpose(1, 2).reshape(rows, positions, -1)))
+        return self.dropout(self.proj(out_BAND.transpose(1, 2).reshape(rows, positions, -1)), key_B)

@@ -94,11 +94,13 @@ class Denoiser(nn.Module):
     def forward(
         self, z_BLC: Tensor, self_cond_BLC: Tensor, t_B: Tensor, scale_B: Tensor, decode_B: Tensor,
         x_rows: Tensor | None = None, token_rows: Tensor | None = None, *, want_x: bool = True, want_tokens: bool = False,
+        key_B: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Estimates (x_hat [Bx, L, C], logits [Bt, L, V]), each None when not wanted.
 
         decode_B: gate of the mode tokens per row, 1 decodes and 0 denoises. x_rows, token_rows: int64 indices of the rows that go
         through either head (all rows when None): the token head is a large share of a step and is needed for few rows.
+        key_B: of dropout, as in RowDropout.
         """
         if z_BLC.shape[1] != self.length:
             raise ValueError(f"the network was built for rows of {self.length} tokens, but got {z_BLC.shape[1]}")
@@ -108,7 +110,7 @@ class Denoiser(nn.Module):
             self.scale_tokens + self.scale_embed(sinusoid(scale_B))[:, None],
             self.mode_tokens * decode_B.to(text_BLH.dtype)[:, None, None],
         ]
-        h_BNH = self.trunk(torch.cat([*prefix, text_BLH], dim=1), self.rotary)
+        h_BNH = self.trunk(torch.cat([*prefix, text_BLH], dim=1), self.rotary, key_B=key_B)
         h_BLH = h_BNH[:, 3 * self.config.prefix_tokens :]
         x_hat = self.x_head(h_BLH if x_rows is None else h_BLH[x_rows]) if want_x else None
         if not want_tokens:

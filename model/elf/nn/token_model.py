@@ -38,18 +38,21 @@ class TokenModel(nn.Module):
         if self.start_embedding is not None:
             nn.init.normal_(self.start_embedding, std=0.02)
 
-    def forward(self, ids_BL: Tensor, mask: Tensor | None = None, *, want_logits: bool = True) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, ids_BL: Tensor, mask: Tensor | None = None, *, want_logits: bool = True, key_B: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """(states [B, L, C], logits [B, L, V] or None).
 
         A causal model is given the row itself: position l sees a learned start vector and ids 0..l-1, and predicts id l.
         mask: bool, broadcastable to [B, 1, L, L], True where a query may look at a key; bidirectional models only.
+        key_B: of dropout, as in RowDropout.
         """
         if ids_BL.shape[1] > self.length:
             raise ValueError(f"the network was built for rows of at most {self.length} tokens, but got {ids_BL.shape[1]}")
         x_BLH = self.token_embedding(ids_BL)
         if self.start_embedding is not None:
             x_BLH = torch.cat([self.start_embedding.expand(len(ids_BL), -1, -1), x_BLH[:, :-1]], dim=1)
-        h_BLH = self.trunk(x_BLH, self.rotary[:, : ids_BL.shape[1]], mask, self.causal)
+        h_BLH = self.trunk(x_BLH, self.rotary[:, : ids_BL.shape[1]], mask, self.causal, key_B=key_B)
         states_BLC = self.to_states(self.norm(h_BLH))
         return states_BLC, self.unembed(states_BLC) if want_logits else None
 

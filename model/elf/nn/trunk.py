@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from elf.nn.attention import Attention, RMSNorm
 from elf.nn.cache import KeyValueCache, LayerCache
 from elf.nn.config import NetworkConfig, Precision
+from elf.nn.dropout import RowDropout
 
 
 def feed_forward_width(hidden: int) -> int:
@@ -24,35 +25,36 @@ def feed_forward_width(hidden: int) -> int:
 class SwiGLU(nn.Module):
     """Gated feed-forward block (Shazeer 2020): silu(first half) * second half, then back to the width."""
 
-    def __init__(self, hidden: int, dropout: float = 0.0) -> None:
+    def __init__(self, hidden: int, dropout: float = 0.0, place: int = 0) -> None:
         super().__init__()
         inner = feed_forward_width(hidden)
         self.w12 = nn.Linear(hidden, 2 * inner)
         self.w3 = nn.Linear(inner, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = RowDropout(dropout, place)
 
-    def forward(self, x_BNH: Tensor) -> Tensor:
-        """[B, N, H] -> [B, N, H]."""
+    def forward(self, x_BNH: Tensor, key_B: Tensor | None = None) -> Tensor:
+        """[B, N, H] -> [B, N, H]; key_B as in RowDropout."""
         gate, value = self.w12(x_BNH).chunk(2, dim=-1)
-        return self.dropout(self.w3(F.silu(gate) * value))
+        return self.dropout(self.w3(F.silu(gate) * value), key_B)
 
 
 class Block(nn.Module):
     """x += attention(norm(x)); x += feed_forward(norm(x))."""
 
-    def __init__(self, hidden: int, heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, hidden: int, heads: int, dropout: float = 0.0, layer: int = 0) -> None:
         super().__init__()
         self.norm1 = RMSNorm(hidden)
-        self.attn = Attention(hidden, heads, dropout)
+        self.attn = Attention(hidden, heads, dropout, 2 * layer)
         self.norm2 = RMSNorm(hidden)
-        self.mlp = SwiGLU(hidden, dropout)
+        self.mlp = SwiGLU(hidden, dropout, 2 * layer + 1)
 
     def forward(
-        self, x_BNH: Tensor, table: Tensor, mask: Tensor | None = None, causal: bool = False, cache: LayerCache | None = None
+        self, x_BNH: Tensor, table: Tensor, mask: Tensor | None = None, causal: bool = False, cache: LayerCache | None = None,
+        key_B: Tensor | None = None,
     ) -> Tensor:
-        """[B, N, H] -> [B, N, H]; mask and cache as in Attention."""
-        x_BNH = x_BNH + self.attn(self.norm1(x_BNH), table, mask, causal, cache)
-        return x_BNH + self.mlp(self.norm2(x_BNH))
+        """[B, N, H] -> [B, N, H]; mask, cache and key_B as in Attention."""
+        x_BNH = x_BNH + self.attn(self.norm1(x_BNH), table, mask, causal, cache, key_B)
+        return x_BNH + self.mlp(self.norm2(x_BNH), key_B)
 
 
 class Trunk(nn.Module):
@@ -64,19 +66,21 @@ class Trunk(nn.Module):
         # The official network drops activations in the middle half of the blocks only.
         middle = range(config.depth // 4, 3 * config.depth // 4)
         self.blocks = nn.ModuleList(
-            Block(config.hidden, config.heads, config.dropout if i in middle else 0.0) for i in range(config.depth)
+            Block(config.hidden, config.heads, config.dropout if i in middle else 0.0, i) for i in range(config.depth)
         )
 
     def forward(
-        self, x_BNH: Tensor, table: Tensor, mask: Tensor | None = None, causal: bool = False, cache: KeyValueCache | None = None
+        self, x_BNH: Tensor, table: Tensor, mask: Tensor | None = None, causal: bool = False, cache: KeyValueCache | None = None,
+        key_B: Tensor | None = None,
     ) -> Tensor:
-        """[B, N, H] float32 -> [B, N, H] float32; table from rotary_table, mask and cache as in Attention."""
+        """[B, N, H] float32 -> [B, N, H] float32; table from rotary_table; mask, cache and key_B as in Attention."""
         with torch.autocast(x_BNH.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             for layer, block in enumerate(self.blocks):
                 run: Callable[..., Tensor] = block
                 if self.activation_checkpointing and self.training and torch.is_grad_enabled():
-                    run = partial(checkpoint, block, use_reentrant=False)
-                x_BNH = run(x_BNH, table, mask, causal, None if cache is None else cache.layers[layer])
+                    # Nothing in a block draws from torch's generators, whose state need not be kept for the second forward.
+                    run = partial(checkpoint, block, use_reentrant=False, preserve_rng_state=False)
+                x_BNH = run(x_BNH, table, mask, causal, None if cache is None else cache.layers[layer], key_B)
         return x_BNH.float()
 
 

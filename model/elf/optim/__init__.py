@@ -1,6 +1,6 @@
 """Optimisers over slices of parameters, the learning-rate schedule and the moving average of the weights."""
 
-from elf.optim.assign import OPTIMIZERS, assign_groups, describe_groups
+from elf.optim.assign import OPTIMIZERS, assign_groups, describe_groups, orthogonalised
 from elf.optim.config import OptimConfig
 from elf.optim.ema import NEGLIGIBLE_SHARE, Ema, trained_average
 from elf.optim.muon import newton_schulz, orthogonalise_locally, shape_factor
@@ -23,6 +23,7 @@ __all__ = [
     "learning_rate",
     "newton_schulz",
     "orthogonalise_locally",
+    "orthogonalised",
     "shape_factor",
     "trained_average",
 ]

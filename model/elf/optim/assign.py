@@ -17,6 +17,12 @@ def assign_groups(named_shapes: Mapping[str, tuple[int, ...]], config: OptimConf
     return {name: assign(name, tuple(shape)) for name, shape in named_shapes.items()}
 
 
+def orthogonalised(named_shapes: Mapping[str, tuple[int, ...]], config: OptimConfig) -> dict[str, tuple[int, int]]:
+    """Shapes of the parameters whose rule needs whole matrices."""
+    groups, rules = assign_groups(named_shapes, config), OPTIMIZERS[config.name].rules
+    return {name: (shape[0], shape[1]) for name, shape in named_shapes.items() if rules[groups[name]].whole_matrices}
+
+
 def describe_groups(named_shapes: Mapping[str, tuple[int, ...]], config: OptimConfig) -> str:
     """Table of tensor, shape, group and update scale, one line per parameter, then tensors and values per group."""
     groups, rules = assign_groups(named_shapes, config), OPTIMIZERS[config.name].rules

@@ -68,6 +68,7 @@ class Muon(Rule):
     """Nesterov momentum with its bias corrected, orthogonalised, scaled by ``shape_factor``; no weight decay."""
 
     kinds = ("momentum",)
+    whole_matrices = True
 
     def direction(self, grads: list[Tensor], step: int) -> list[Tensor]:
         """NS5(b m / (1 - b^(k+1)) + (1 - b) g / (1 - b^k)) * factor at step k, with m <- b m + (1 - b) g."""

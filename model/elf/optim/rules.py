@@ -17,6 +17,8 @@ class Rule(abc.ABC):
 
     kinds: ClassVar[tuple[str, ...]]
     """Names of the state tensors that the rule keeps for every slice."""
+    whole_matrices: ClassVar[bool] = False
+    """The rule orthogonalises: its parameters are matrices whose pieces have to be brought together, whatever its group is called."""
 
     def __init__(self, slices: Sequence[ParamSlice], config: OptimConfig, orthogonalise: Orthogonalise) -> None:
         self.slices, self.config, self.orthogonalise = list(slices), config, orthogonalise

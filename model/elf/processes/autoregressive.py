@@ -47,8 +47,12 @@ class Autoregressive(Process):
     def count(self, batch: Batch) -> Tensor:
         return target_mask(batch, padding=self.loss_on_padding).double().sum()
 
+    def draw(self, draws: Draws, batch: Batch, channels: int) -> Tensor:
+        """The rows' keys of dropout, int32 [B]."""
+        return draws.keys("dropout")
+
     def loss(self, network: nn.Module, batch: Batch, state_BLC: Tensor | None, drawn: Any) -> Loss:
-        _, logits_BLV = network(batch.ids_BL)
+        _, logits_BLV = network(batch.ids_BL, key_B=drawn)
         ce_BL = F.cross_entropy(logits_BLV.float().flatten(0, 1), batch.ids_BL.flatten(), reduction="none").view_as(batch.ids_BL)
         mask_BL = target_mask(batch, padding=self.loss_on_padding)
         total = (ce_BL * mask_BL).sum()

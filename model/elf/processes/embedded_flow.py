@@ -44,6 +44,7 @@ class FlowDraws:
     level_BL: Tensor  # share of signal lambda per token, decoder rows
     noise_BLC: Tensor  # unit normal, of the path or of the decoder input
     drop_condition_B: Tensor  # bool, condition hidden from this row
+    dropout_B2: Tensor | None = None  # int32, the rows' keys of dropout in the pass without self-conditioning and in the trained one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +119,7 @@ class EmbeddedFlow(Process):
             level_BL=torch.sigmoid(level_BL),
             noise_BLC=draws.normal("noise", length, channels),
             drop_condition_B=draws.tensor(draws.coin("drop_condition", self.condition_drop_prob).on_B) & (batch.cond_length_B > 0),
+            dropout_B2=torch.stack([draws.keys("dropout first"), draws.keys("dropout")], dim=1),
         )
 
     def times(self, drawn: FlowDraws) -> Tensor | None:
@@ -134,15 +136,20 @@ class EmbeddedFlow(Process):
         flow_rows = _rows(~drawn.decode_B)
         decode_rows = _rows(drawn.decode_B)
         sc_rows = _rows(drawn.self_cond_B)
+        first_B, trained_B = (None, None) if drawn.dropout_B2 is None else drawn.dropout_B2.unbind(1)
         with torch.no_grad():
-            first_SLC, _ = network(z_BLC[sc_rows], half_BLC[sc_rows], t_B[sc_rows], drawn.scale_B[sc_rows], gate_B[sc_rows])
+            first_SLC, _ = network(
+                z_BLC[sc_rows], half_BLC[sc_rows], t_B[sc_rows], drawn.scale_B[sc_rows], gate_B[sc_rows],
+                key_B=None if first_B is None else first_B[sc_rows],
+            )
             # Filler rows (see _rows) write back what stands there already.
             used_S11 = drawn.self_cond_B[sc_rows][:, None, None]
             guess_SLC = torch.where(condition_BL1[sc_rows], x_BLC[sc_rows], first_SLC)
             half_BLC = half_BLC.index_copy(0, sc_rows, torch.where(used_S11, guess_SLC, half_BLC[sc_rows]))
 
         x_hat_FLC, logits_DLV = network(
-            z_BLC, half_BLC, t_B, drawn.scale_B, gate_B, x_rows=flow_rows, token_rows=decode_rows, want_tokens=True
+            z_BLC, half_BLC, t_B, drawn.scale_B, gate_B, x_rows=flow_rows, token_rows=decode_rows, want_tokens=True,
+            key_B=trained_B,
         )
 
         divisor_B = (1 - t_B).clamp_min(self.t_eps)

@@ -36,6 +36,7 @@ class DenoisingDraws:
     how_BL: Tensor  # uniform, random token where below random_share, mask id otherwise
     token_BL: Tensor  # uniform, which random token
     drop_condition_B: Tensor  # bool, target does not see the source
+    dropout_B: Tensor | None = None  # int32, the rows' keys of dropout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class TokenDenoising(Process):
         length = batch.ids_BL.shape[1]
         corrupt, how, token = draws.uniform("corruption", 3, length).unbind(1)
         drop_B = draws.tensor(draws.coin("drop_condition", self.condition_drop_prob).on_B) & (batch.cond_length_B > 0)
-        return DenoisingDraws(corrupt_BL=corrupt, how_BL=how, token_BL=token, drop_condition_B=drop_B)
+        return DenoisingDraws(corrupt_BL=corrupt, how_BL=how, token_BL=token, drop_condition_B=drop_B, dropout_B=draws.keys("dropout"))
 
     def loss(self, network: nn.Module, batch: Batch, state_BLC: Tensor | None, drawn: DenoisingDraws) -> Loss:
         assert isinstance(network, TokenModel)
@@ -89,7 +90,7 @@ class TokenDenoising(Process):
         random_BL = (drawn.token_BL * vocab).long().clamp_max(vocab - 1)
         replacement_BL = torch.where(drawn.how_BL < self.random_share, random_BL, vocab)
         mask = encoder_mask(batch, drawn.drop_condition_B)
-        _, logits_BLV = network(torch.where(corrupted_BL, replacement_BL, ids_BL), mask)
+        _, logits_BLV = network(torch.where(corrupted_BL, replacement_BL, ids_BL), mask, key_B=drawn.dropout_B)
         assert logits_BLV is not None
         ce_BL = F.cross_entropy(logits_BLV.float().flatten(0, 1), ids_BL.flatten(), reduction="none").view_as(ids_BL)
         ce_BL = ce_BL * self._mask(batch)

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from elf.optim import MatrixPiece, OptimConfig, ParamSlice, assign_groups, newton_schulz, orthogonalise_locally, shape_factor
+from elf.optim import MatrixPiece, OptimConfig, ParamSlice, newton_schulz, orthogonalise_locally, orthogonalised, shape_factor
 
 BUCKET = 2**24
 """Elements of split matrices that are exchanged at a time, over all ranks."""
@@ -45,8 +45,7 @@ class MatrixExchange:
             for name, shape, start, stop in pieces:
                 shapes[name] = shape
                 self.holders.setdefault(name, []).append((rank, start, stop))
-        groups = assign_groups(shapes, config)
-        self.shapes = {name: (shape[0], shape[1]) for name, shape in shapes.items() if groups[name] == "muon"}
+        self.shapes = orthogonalised(shapes, config)
         self.buckets = self._plan([name for name in sorted(self.shapes) if len(self.holders[name]) > 1])
 
     def _plan(self, split: list[str]) -> list[_Bucket]:
@@ -67,12 +66,15 @@ class MatrixExchange:
         return buckets
 
     def __call__(self, pieces: Sequence[MatrixPiece]) -> list[Tensor]:
-        held = {piece.name: piece for piece in pieces}
-        whole = [piece for piece in pieces if len(self.holders[piece.name]) == 1]
+        # Empty pieces have nothing to send, and a matrix of one value may leave them beside its only holder.
+        held = {piece.name: piece for piece in pieces if piece.stop > piece.start}
+        unplanned = sorted(held.keys() - self.shapes.keys())
+        assert not unplanned, f"{unplanned[0]} is to be orthogonalised, but its rule does not say that it needs whole matrices"
+        whole = [piece for name, piece in held.items() if len(self.holders[name]) == 1]
         result = dict(zip((p.name for p in whole), orthogonalise_locally(whole), strict=True))
         for bucket in self.buckets:
             result.update(self._exchange(bucket, held))
-        return [result.get(piece.name, piece.update) for piece in pieces]
+        return [result[piece.name] if piece.name in held else piece.update for piece in pieces]
 
     def _exchange(self, bucket: _Bucket, held: dict[str, MatrixPiece]) -> dict[str, Tensor]:
         """Pieces to owners, Newton-Schulz there, pieces of the result back."""

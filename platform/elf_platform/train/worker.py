@@ -48,11 +48,12 @@ class Job:
 def initial_network(job: Job, vocab_size: int, *, resume: Checkpoint | None = None) -> torch.nn.Module:
     """The network to start from: seeded initial weights, or the checkpoint's. The same on every worker."""
     config = job.config
-    torch.manual_seed(derive_key("weights", config.seed) >> 1)
-    network = config.process.build_network(
-        config.network, vocab_size=vocab_size, channels=job.channels, length=config.data.length,
-        precision=config.train.precision, activation_checkpointing=config.train.activation_checkpointing,
-    )
+    with torch.random.fork_rng(devices=[]):  # the seed is for these weights alone, whenever they are made
+        torch.manual_seed(derive_key("weights", config.seed) >> 1)
+        network = config.process.build_network(
+            config.network, vocab_size=vocab_size, channels=job.channels, length=config.data.length,
+            precision=config.train.precision, activation_checkpointing=config.train.activation_checkpointing,
+        )
     if resume is not None:
         network.load_state_dict(CheckpointReader(resume).whole("weight"))
     return network

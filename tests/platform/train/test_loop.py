@@ -75,11 +75,11 @@ def test_validation_does_not_depend_on_the_micro_batch(config_of: Config, traini
         )
 
 
-@pytest.mark.parametrize("kind", ["elf", "autoregressive"])
+@pytest.mark.parametrize(("kind", "dropout"), [("elf", 0.0), ("autoregressive", 0.0), ("elf", 0.3)])
 def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
-    kind: str, config_of: Config, training: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, dropout: float, config_of: Config, training: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = config_of(PROCESSES[kind](), checkpoint_every=3)
+    config = config_of(PROCESSES[kind](), dropout=dropout, checkpoint_every=3)
     whole = training(config, tmp_path / "whole")
     train(whole)
 
