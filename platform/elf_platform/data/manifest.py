@@ -14,6 +14,7 @@ from typing import Any
 from elf.files import write_text
 from elf_platform.config import DataConfig
 from elf_platform.config_io import from_dict, to_dict
+from elf_platform.data.selection import LeftOut, left_out_line
 from elf_platform.data.shards import ShardRecord, Split
 from elf_platform.differences import differences
 
@@ -26,6 +27,8 @@ TRAINED = ("bpe", "unigram")
 
 PAIR_SETTINGS = ("source_column", "source_length", "split_by")
 PAIR_READ = ("empty_sources", "empty_targets")
+NOT_OF_THE_DATA = ("further_targets", "left_out")
+"""Counts of what was read beside the data: no part of their identity."""
 PAIR_COUNTS = ("sources_cut", "targets_cut", "source_tokens_cut", "target_tokens_cut")
 
 
@@ -65,6 +68,10 @@ class CorpusCounts:
     """Pairs among ``empty`` whose source was empty."""
     empty_targets: int = 0
     """Pairs among ``empty`` whose target was empty."""
+    further_targets: int = 0
+    """Targets of pairs that came in lists, behind the first of each list; the first alone is kept."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Files and folders that the paths name and nobody reads, by reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,16 +134,24 @@ class Manifest:
         return tuple(record for record in self.shards if record.split == split)
 
     def cut_lines(self) -> list[str]:
-        """For people: what was cut off the pairs of each split, and how many were left out; nothing for plain text."""
+        """For people: the files that were left out, what was cut off the pairs of each split, and how many pairs were left out."""
         data, read = self.data, self.read
         if not data.source_column:
-            return []
+            return self._left_out_lines()
         lines = [
             f"{split}: {of.sources_cut:,} sources cut to {data.source_length} tokens ({of.source_tokens_cut:,} tokens lost), "
             f"{of.targets_cut:,} targets cut to {data.length - data.source_length - 1} ({of.target_tokens_cut:,} lost)"
             for split, of in (("train", self.train), ("valid", self.valid))
         ]
-        return [*lines, f"left out: {read.empty_sources:,} pairs with an empty source, {read.empty_targets:,} with an empty target"]
+        return [
+            *self._left_out_lines(),
+            *lines,
+            f"left out: {read.empty_sources:,} pairs with an empty source, {read.empty_targets:,} with an empty target"
+            + (f", and {read.further_targets:,} targets behind the first of their lists" if read.further_targets else ""),
+        ]
+
+    def _left_out_lines(self) -> list[str]:
+        return [left_out_line(self.read.left_out)] if self.read.left_out else []
 
     def computed_hash(self) -> str:
         return hashlib.sha256(json.dumps(self._hashed(), sort_keys=True).encode()).hexdigest()
@@ -144,6 +159,8 @@ class Manifest:
     def _hashed(self) -> dict[str, Any]:
         plain: dict[str, Any] = to_dict(self) | {"data": identity(self.data)}
         del plain["code_version"], plain["content_hash"]
+        for name in NOT_OF_THE_DATA:
+            del plain["read"][name]
         if not self.data.source_column:  # as it was before there were pairs
             for counts, names in (("read", PAIR_READ), ("train", PAIR_COUNTS), ("valid", PAIR_COUNTS)):
                 for name in names:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from elf.data.tokenizer import normalise
-from elf_platform.data.corpora import CorpusPart
+from elf_platform.data.aligned import as_text
+from elf_platform.data.parts import CorpusPart
 from elf_platform.data.reader import RowReader
 from elf_platform.data.readers import ReadCounts, read_rows
 from elf_platform.data.shards import Split
@@ -37,8 +37,10 @@ def held_out_pairs(folder: Path, *, limit: int = 0, split: Split = "valid") -> l
 def part_pairs(part: CorpusPart, *, strict: bool, counts: ReadCounts) -> Iterator[Pair]:
     """Normalised pairs of one part of a corpus in file order, empty sides included; raises what ``read_rows`` does."""
     for source, target in read_rows(part, strict=strict, counts=counts):
-        # A list of the source is its sentences; of the target, several references.
-        yield _clean(" ".join(source) if isinstance(source, list) else source), _clean(target)
+        if isinstance(target, list):
+            counts.further_targets += max(0, len(target) - 1)
+            target = target[0] if target else ""
+        yield _clean(as_text(source)), _clean(target or "")
 
 
 def joined(pair: Pair) -> str:
@@ -58,7 +60,5 @@ def side_of(document: bytes, split_by: str) -> bytes:
     return target if split_by == "target" else source
 
 
-def _clean(value: Any) -> str:
-    if isinstance(value, list):
-        value = value[0] if value else ""
-    return normalise(value or "").strip()
+def _clean(text: str) -> str:
+    return normalise(text).strip()

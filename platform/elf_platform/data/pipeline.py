@@ -192,7 +192,8 @@ class Preparation:
     def _manifest(self, reads: list[Statement], plan: SplitPlan, packs: list[Statement], tokenizer: Tokenizer) -> Manifest:
         counts = _read_counts(reads)
         counts = dataclasses.replace(
-            counts, duplicates=plan.duplicates, empty=counts.empty + sum(statement["empty"] for statement in packs)
+            counts, duplicates=plan.duplicates, empty=counts.empty + sum(statement["empty"] for statement in packs),
+            left_out=self.corpus.left_out,
         )
         records = tuple(ShardRecord(**record) for statement in packs for record in statement["shards"])
         splits = {split: _split_counts(packs, split) for split in ("train", "valid")}
@@ -243,8 +244,8 @@ def _sides(texts: Iterator[str]) -> Iterator[str]:
 
 
 def _read_counts(statements: list[Statement]) -> CorpusCounts:
-    names = ("documents", "empty", "skipped_files", "skipped_lines", "bytes", "empty_sources", "empty_targets")
-    return CorpusCounts(**{name: sum(statement[name] for statement in statements) for name in names})
+    names = ("documents", "empty", "skipped_files", "skipped_lines", "bytes", "empty_sources", "empty_targets", "further_targets")
+    return CorpusCounts(**{name: sum(statement.get(name, 0) for statement in statements) for name in names})
 
 
 def _split_counts(statements: list[Statement], split: Split | str) -> SplitCounts:

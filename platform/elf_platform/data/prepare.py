@@ -29,6 +29,7 @@ from elf_platform.config import DataConfig
 from elf_platform.data.corpora import Corpus, resolve
 from elf_platform.data.manifest import FILE, TRAINED, Manifest
 from elf_platform.data.pipeline import TOKENIZER, WORK, Each, Preparation, data_key
+from elf_platform.data.selection import left_out_line
 from elf_platform.data.shards import size_problem
 from elf_platform.data.split import check_fraction
 from elf_platform.data.tasks import Statement
@@ -63,6 +64,8 @@ def prepare(
     if workers < 0:
         raise ValueError(f"workers is {workers}, but must be 0 (all CPUs of the cluster) or more")
     corpus = resolve(config)
+    if corpus.left_out:
+        _say(left_out_line(corpus.left_out))
     source = config.tokenizer.source
     given = None if source in TRAINED else load_tokenizer(source)
     name = re.sub(r"[^\w.-]+", "-", corpus.name).strip("-.")[:60] or "corpus"

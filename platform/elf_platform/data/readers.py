@@ -1,10 +1,15 @@
-"""From a part of the corpus to its documents, as a stream: no file, and no document above a limit, is held in memory whole."""
+"""From a part of the corpus to its documents, as a stream: no file, and no document above a limit, is held in memory whole.
 
+The one reader of texts: preparation, sampling and evaluation differ in the columns that they ask for, and in what they make of null and
+of lists (docs/data.md).
+"""
+
+import csv
 import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,21 +17,32 @@ import pyarrow.parquet as pq
 from elf.data.tokenizer import well_formed
 from elf_platform.data import builtin, hub_dataset
 from elf_platform.data.columns import find_column, find_value, holds_text, kind_of, top_level
-from elf_platform.data.corpora import CorpusPart, is_ipc_file
-from elf_platform.data.files import open_file, open_stream
-from elf_platform.data.text_ranges import UnreadableFile, line_number, lines, paragraphs, pieces_of, text_of
+from elf_platform.data.files import READ_ERRORS, UnreadableFile, is_damage, open_stream, open_table
+from elf_platform.data.parts import CorpusPart, is_ipc_file, parse_json
+from elf_platform.data.text_ranges import line_number, lines, paragraphs, pieces_of, text_of
 
 MAX_DOCUMENT_BYTES = 8 << 20
 """Longer documents are yielded in consecutive pieces of at most this many bytes of UTF-8."""
 
 Row = tuple[Any, ...]
+Place = int | str
+"""Where a row stands: the byte at which its line begins, or words such as "row 3"."""
 T = TypeVar("T")
 
 _BATCH_ROWS = 1000
-_BOM_BYTES = 3  # a byte order mark is taken off the first line, which then begins behind it
 _MESSAGES = 5
 _UNITS = {"parquet": "row group", "arrow": "record batch", "hub": "row"}
-_CORRUPTION = re.compile(r"inflate|zlib|zstd|decompress|truncated|corrupt|thrift|snappy|unexpected end|parquet|magic|ipc", re.I)
+_BAD_BYTE = re.compile("[\udc80-\udcff]")  # a byte that was no UTF-8, as surrogateescape decodes it
+_LONGEST_FIELD = 1 << 28  # characters of a field of a csv: where a quote is never closed, the rest of the file would be held in memory
+_BLANK = object()
+
+
+class RefusedInput(ValueError):
+    """Input that cannot be read, where nothing may be skipped. ``what``: the message without advice."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what}; {advice}")
+        self.what = what
 
 
 @dataclass(kw_only=True)
@@ -44,6 +60,8 @@ class ReadCounts:
     empty_documents: int = 0
     split_documents: int = 0
     """Documents above the size limit, yielded in consecutive pieces."""
+    further_targets: int = 0
+    """Pairs: targets of a list behind its first, which alone is trained on."""
     messages: list[str] = field(default_factory=list)
     """A few examples of what was skipped, "file:line why"."""
 
@@ -61,9 +79,11 @@ def read_documents(part: CorpusPart, *, strict: bool, counts: ReadCounts, max_by
     yield from _each_file(part, lambda piece: _documents(piece, strict, counts, max_bytes), strict, counts)
 
 
-def read_rows(part: CorpusPart, *, strict: bool, counts: ReadCounts) -> Iterator[Row]:
-    """The values of ``part.columns``, row by row in file order, as they stand in the file; raises what ``read_documents`` does."""
-    yield from _each_file(part, lambda piece: _rows(piece, strict, counts), strict, counts)
+def read_rows(part: CorpusPart, *, strict: bool, counts: ReadCounts, blanks: bool = False) -> Iterator[Row]:
+    """The values of ``part.columns``, row by row in file order: text, null or (where the part allows them) lists of strings.
+
+    ``blanks``: blank lines are rows of nulls, and are else passed over. Raises what ``read_documents`` does."""
+    yield from _each_file(part, lambda piece: _rows(piece, strict, counts, blanks), strict, counts)
 
 
 def _each_file(part: CorpusPart, read: Callable[[CorpusPart], Iterator[T]], strict: bool, counts: ReadCounts) -> Iterator[T]:
@@ -75,14 +95,13 @@ def _each_file(part: CorpusPart, read: Callable[[CorpusPart], Iterator[T]], stri
                 f"{piece.uri} was there when the corpus was listed, but cannot be found by the process that reads it; put the files "
                 "where every node sees them under the same path (a shared disk, s3:// or gs://)"
             ) from error
-        except (UnreadableFile, pa.ArrowException, OSError) as error:
-            # A failing disk or network is an OSError too, and must not pass for a corrupt file.
-            if isinstance(error, OSError) and (error.errno is not None or not _CORRUPTION.search(str(error))):
+        except READ_ERRORS as error:
+            if not is_damage(error):
                 raise
             kind = " in ".join(filter(None, (piece.format, piece.compression)))
             why = f"{piece.uri} cannot be read as {kind}: {error}"
             if strict:
-                raise ValueError(f"{why}; repair or remove it, or set data.strict to false to skip such files") from error
+                raise RefusedInput(why, "repair or remove it, or set data.strict to false to skip such files") from error
             counts.skipped_files += 1
             counts.note(why)
 
@@ -98,11 +117,27 @@ def _documents(part: CorpusPart, strict: bool, counts: ReadCounts, limit: int) -
             yield from _pieces_of(text or "", counts, limit)
 
 
-def _rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[Row]:
-    if part.format == "jsonl":
-        return _jsonl_rows(part, strict, counts)
-    if part.format == "tsv":
-        return _tsv_rows(part, strict, counts)
+def _rows(part: CorpusPart, strict: bool, counts: ReadCounts, blanks: bool = False) -> Iterator[Row]:
+    """Values of the columns that are text, null or (where the part allows) lists of strings; other rows are skipped or refused."""
+    for row, place in _raw_rows(part, strict, counts):
+        if row is None:
+            if blanks:
+                yield (None,) * len(part.columns)
+            continue
+        bad = next((i for i, value in enumerate(row) if not holds_text(value, lists=part.lists)), None)
+        if bad is None:
+            yield row
+        else:
+            why = f"holds a {kind_of(row[bad])} under {part.columns[bad]!r}, but should hold {'text' if part.lists else 'a string'}"
+            _skip(part, place, why, strict, counts)
+
+
+def _raw_rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[tuple[Row | None, Place]]:
+    """Values of the columns, whatever they are, or None for a blank line, with their place; lines that cannot be read are skipped."""
+    if part.format in ("jsonl", "json"):
+        return _json_rows(part, strict, counts)
+    if part.format in ("tsv", "csv", "lines"):
+        return _line_rows(part, strict, counts)
     if part.format == "parquet":
         rows = _parquet_rows(part)
     elif part.format == "arrow":
@@ -110,22 +145,8 @@ def _rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[Row]:
     else:
         assert part.format == "hub", f"{part.format} has no columns"
         rows = hub_dataset.read_rows(part.uri, part.columns, part.start, part.stop)
-    return _without_broken_lists(rows, part, strict, counts)
-
-
-def _without_broken_lists(rows: Iterator[Row], part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[Row]:
-    """A table's types say that its lists hold strings, but they may hold nulls as well."""
-    for number, row in enumerate(rows, start=1):
-        broken = [column for column, value in zip(part.columns, row, strict=True) if isinstance(value, list) and None in value]
-        if not broken:
-            yield row
-            continue
-        place = f"row {number}" if not part.start else f"row {number} of the part that begins at {_UNITS[part.format]} {part.start}"
-        why = f"{part.uri}, {place}, holds a null in the list under {broken[0]!r}, but should hold strings"
-        if strict:
-            raise ValueError(f"{why}; repair or remove it, or set data.strict to false to skip such rows with a count")
-        counts.skipped_lines += 1
-        counts.note(why)
+    within = f" of the part that begins at {_UNITS[part.format]} {part.start}" if part.start else ""
+    return ((row, f"row {number}{within}") for number, row in enumerate(rows, start=1))
 
 
 def _pieces_of(text: str, counts: ReadCounts, limit: int) -> Iterator[str]:
@@ -156,67 +177,113 @@ def _read_txt(part: CorpusPart, strict: bool, counts: ReadCounts, limit: int) ->
                 yield text
 
 
-def _skip(part: CorpusPart, offset: int, why: str, strict: bool, counts: ReadCounts) -> None:
-    if strict:
-        raise ValueError(
-            f"{part.uri}:{line_number(part.uri, part.compression, offset)} {why}; repair or remove it, or set data.strict to false "
-            "to skip such lines with a count"
-        )
+def _skip(part: CorpusPart, place: Place, why: str, strict: bool, counts: ReadCounts) -> None:
+    """``place``: where a line begins, or words such as "row 3"."""
+    if strict or len(counts.messages) < _MESSAGES:
+        words = isinstance(place, str)
+        where = f"{part.uri}, {place}" if words else f"{part.uri}:{line_number(part.uri, part.compression, int(place))}"
+        if strict:
+            raise RefusedInput(f"{where} {why}", "repair or remove it, or set data.strict to false to skip such lines with a count")
+        counts.note(f"{where} {why}")
     counts.skipped_lines += 1
-    if len(counts.messages) < _MESSAGES:
-        counts.note(f"{part.uri}:{line_number(part.uri, part.compression, offset)} {why}")
 
 
-def _jsonl_rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[Row]:
+def _json_rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[tuple[Row | None, Place]]:
+    for place, record in _json_values(part, strict, counts):
+        if record is _BLANK:
+            yield None, place
+            continue
+        if not isinstance(record, dict):
+            _skip(part, place, f"is a JSON {type(record).__name__}, but should be an object", strict, counts)
+            continue
+        row = []
+        for column in part.columns:
+            try:
+                row.append(find_value(record, column))
+            except KeyError:
+                keys = ", ".join(list(record)[:8]) or "none"
+                _skip(part, place, f"has no key {column!r}; its keys are {keys}", strict, counts)
+                break
+        else:
+            yield tuple(row), place
+
+
+def _json_values(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[tuple[Place, Any]]:
+    """What the lines hold, or the elements of an array; _BLANK for a blank line."""
+    if part.format == "json":
+        with open_stream(part.uri, part.compression) as source:
+            whole = parse_json(source.read())
+        if whole is not None:
+            yield from ((f"record {number}", record) for number, record in enumerate(whole, start=1))
+            return
     with open_stream(part.uri, part.compression) as source:
         for offset, line in lines(source, part.start or 0, part.stop):
             if not line.strip():
+                yield offset, _BLANK
                 continue
             try:
                 record = json.loads(line.decode())
             except UnicodeDecodeError as error:
                 _skip(part, offset, f"is not UTF-8 ({error.reason})", strict, counts)
-                continue
             except (ValueError, RecursionError) as error:
                 _skip(part, offset, f"is not JSON ({error}), but every line should be one JSON object", strict, counts)
-                continue
-            if not isinstance(record, dict):
-                _skip(part, offset, f"is a JSON {type(record).__name__}, but should be an object", strict, counts)
-                continue
-            row = []
-            for column in part.columns:
-                try:
-                    row.append(find_value(record, column))
-                except KeyError:
-                    keys = ", ".join(list(record)[:8]) or "none"
-                    _skip(part, offset, f"has no key {column!r}; its keys are {keys}", strict, counts)
-                    break
-                if not holds_text(row[-1], lists=bool(part.source_column)):
-                    _skip(part, offset, f"holds a {kind_of(row[-1])} under {column!r}, but should hold a string", strict, counts)
-                    break
             else:
-                yield tuple(row)
+                yield offset, record
 
 
-def _tsv_rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[Row]:
-    needed = max(part.places) + 1
+def _line_rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[tuple[Row | None, Place]]:
+    """Rows of tab- or comma-separated fields, or whole lines."""
+    needed = max(part.places, default=-1) + 1
+    names_left = part.header and not part.start
     with open_stream(part.uri, part.compression) as source:
-        for offset, line in lines(source, part.start or 0, part.stop):
-            if (part.header and offset <= _BOM_BYTES) or not line.strip(b" "):  # but tabs alone are a row of empty fields
+        rows = _csv_fields(part, source) if part.format == "csv" else _fields(part, source)
+        for offset, fields in rows:
+            if names_left:
+                names_left = False
                 continue
-            try:
-                fields = line.decode().split("\t")
-            except UnicodeDecodeError as error:
-                _skip(part, offset, f"is not UTF-8 ({error.reason})", strict, counts)
-                continue
-            if len(fields) < needed:
-                _skip(part, offset, f"has {len(fields)} tab-separated column(s), but should have {needed}", strict, counts)
-                continue
-            yield tuple(fields[place] for place in part.places)
+            if any(_BAD_BYTE.search(field) for field in fields):
+                _skip(part, offset, "is not UTF-8", strict, counts)
+            elif part.format == "lines":
+                yield (fields[0],), offset
+            elif len(fields) <= 1 and not "".join(fields).strip(" "):  # but separators alone are a row of empty fields
+                yield None, offset
+            elif len(fields) < needed:
+                _skip(part, offset, f"has {len(fields)} column(s), but should have {needed}", strict, counts)
+            else:
+                yield tuple(fields[place] for place in part.places), offset
+
+
+def _fields(part: CorpusPart, source: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
+    for offset, line in lines(source, part.start or 0, part.stop):
+        text = line.decode(errors="surrogateescape")
+        yield offset, [text] if part.format == "lines" else text.split("\t")
+
+
+def _csv_fields(part: CorpusPart, source: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
+    """Rows by the quoting of RFC 4180; a row may lie in several lines."""
+    taken: list[int] = []  # where the lines of the row begin
+
+    def texts() -> Iterator[str]:
+        for offset, line in lines(source, 0, None):
+            taken.append(offset)
+            yield line.decode(errors="surrogateescape") + "\n"
+
+    csv.field_size_limit(_LONGEST_FIELD)
+    reader = csv.reader(texts(), strict=True)
+    while True:
+        taken.clear()
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            where = line_number(part.uri, part.compression, taken[0])
+            raise UnreadableFile(f"line {where}: {error}; fields with quotes, commas or line breaks stand in double quotes") from error
+        yield taken[0], fields
 
 
 def _parquet_rows(part: CorpusPart) -> Iterator[Row]:
-    with open_file(part.uri) as source:
+    with open_table(part.uri, part.compression) as source:
         parquet = pq.ParquetFile(source)
         groups = None if part.start is None or part.stop is None else list(range(part.start, part.stop))
         names = top_level(parquet.schema_arrow, part.columns)
@@ -225,7 +292,7 @@ def _parquet_rows(part: CorpusPart) -> Iterator[Row]:
 
 
 def _arrow_rows(part: CorpusPart) -> Iterator[Row]:
-    with open_file(part.uri) as source:
+    with open_table(part.uri, part.compression) as source:
         if not is_ipc_file(source):
             stream = pa.ipc.open_stream(source)
             names = top_level(stream.schema, part.columns)

@@ -20,8 +20,8 @@ from elf.data.packing import Int32, Int64, Mode, Packed, flatten, pack
 from elf.data.pairs import pack_pairs
 from elf.data.tokenizer import Tokenizer, load_tokenizer, normalise
 from elf.files import write_text
-from elf_platform.data.corpora import CorpusPart
 from elf_platform.data.pairs import joined, part_pairs, parted, side_of
+from elf_platform.data.parts import CorpusPart
 from elf_platform.data.readers import ReadCounts, read_documents
 from elf_platform.data.shards import SPLITS, ShardWriter, Split
 from elf_platform.data.split import TRAIN, VALID, UInt8
@@ -105,6 +105,7 @@ def read_part(job: ReadJob) -> Statement:
         "empty": left_out["empty"] + counts.empty_documents,
         "empty_sources": left_out["empty_sources"],
         "empty_targets": left_out["empty_targets"],
+        "further_targets": counts.further_targets,
         "skipped_files": counts.skipped_files,
         "skipped_lines": counts.skipped_lines,
         "bytes": int(index["bytes"].sum()),

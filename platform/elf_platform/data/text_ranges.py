@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from elf_platform.data.files import Compression, open_stream
+from elf_platform.data.files import Compression, UnreadableFile, open_stream
 
 _CHUNK = 1 << 20
 _HEAD = 1 << 16  # bytes at the start of a range that decide whether it is text at all
@@ -28,10 +28,6 @@ class Source(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
     def seek(self, place: int, /) -> object: ...
-
-
-class UnreadableFile(Exception):
-    """A file that does not hold what its name says."""
 
 
 class Piece(NamedTuple):

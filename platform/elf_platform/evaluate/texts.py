@@ -1,21 +1,30 @@
 """What is scored: texts from a folder of samples, from prepared data, or from files, with the facts that a record needs about them."""
 
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from elf.data.tokenizer import well_formed
 from elf.processes import Autoregressive
+from elf_platform.data.aligned import Wanted, as_references, as_text, paragraphs_of, read_aligned, values_of
+from elf_platform.data.files import FoundFile
 from elf_platform.data.manifest import FILE as MANIFEST
 from elf_platform.data.manifest import Manifest
 from elf_platform.data.reader import RowReader
+from elf_platform.data.selection import left_out_line, select, select_one
 from elf_platform.evaluate.record import GIVEN_TEXT, REQUIRED, Facts
-from elf_platform.sampling.sources import JSON_LINES, digest, text_lines
+from elf_platform.sampling.sources import digest
 
 Unit = Literal["paragraph", "line"]
+
+_WANTED = Wanted(what="texts", setting="the file to score", column_setting="--text_column", defaults=("text",), lists=False)
+_REFERENCES = Wanted(
+    what="references", setting="--references", column_setting="--references_column", defaults=("text", "target", "reference"), lists=True
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,27 +64,37 @@ def given(value: str = GIVEN_TEXT) -> Facts:
     return dict.fromkeys(REQUIRED["sampling"], value)
 
 
-def read_texts(path: Path, *, unit: Unit = "paragraph") -> Texts:
-    """The texts at ``path``: a folder of samples, a folder of prepared data (its validation rows), a .txt file or a folder of them
-    (paragraphs, or lines), or a .jsonl file with a key "text".
+def read_texts(path: Path, *, unit: Unit = "paragraph", column: str = "") -> Texts:
+    """The texts at ``path``: a folder of samples, a folder of prepared data (its validation rows), or a file, or folder of files, in any of
+    the formats that data are prepared from: paragraphs or lines of .txt, else ``column`` (empty for "text").
 
     Raises FileNotFoundError or ValueError for what is missing, half-written or without text."""
     path = path.expanduser()
     if not path.exists():
         raise FileNotFoundError(f"there is nothing at {path} to score; give a folder of samples, prepared data, or a file of text")
-    found = _from_folder(path, unit) if path.is_dir() else _from_files([path], path, unit)
+    if not path.is_dir():
+        found = _from_files([select_one(str(path), what=_WANTED.what, setting=_WANTED.setting)], path, unit, column)
+    else:
+        found = _from_folder(path, unit, column)
     if not found.kept:
         raise ValueError(f"{path} holds no text: {len(found.texts)} texts, all of them empty; there is nothing to score")
     return found
 
 
-def _from_folder(path: Path, unit: Unit) -> Texts:
+def read_references(path: Path, column: str = "") -> list[list[str]]:
+    """The references of each text or source: one, or those of a list; an empty line and null are an empty one. Raises as ``read_texts``."""
+    return [as_references(value) for value in read_aligned(path, column, _REFERENCES)]
+
+
+def _from_folder(path: Path, unit: Unit, column: str) -> Texts:
     if (path / MANIFEST).is_file() and "shards" in _keys(path / MANIFEST):
         return prepared_texts(path)
-    files = sorted(p for p in path.rglob("*.txt") if p.is_file())
-    if files and not any((path / name).exists() for name in ("run.json", MANIFEST, "parts")):
-        return _from_files(files, path, unit)
-    return _sampled(path)
+    if any((path / name).exists() for name in ("run.json", MANIFEST, "parts")):
+        return _sampled(path)
+    selection = select([str(path)], setting="the folder to score")
+    if selection.left_out:
+        sys.stderr.write(f"{path}: {left_out_line(selection.left_out)}\n")
+    return _from_files(selection.files, path, unit, column)
 
 
 def _keys(path: Path) -> set[str]:
@@ -102,31 +121,21 @@ def prepared_texts(folder: Path, *, count: int = 0, split: Literal["train", "val
     return Texts(kind="text", path=str(folder.absolute()), form=form, texts=texts, ids=rows, sampling=given())
 
 
-def _from_files(files: list[Path], path: Path, unit: Unit) -> Texts:
-    """Every file of the same kind, in the order of their names."""
+def _from_files(files: Sequence[FoundFile], path: Path, unit: Unit, column: str) -> Texts:
+    """The texts of every file, in the order of their names. White space within a paragraph is one space: its lines are wrapped."""
     texts: list[str] = []
-    form = f"{unit}s of text files"
+    forms = set()
     for file in files:
-        lines = text_lines(file)
-        if file.suffix in JSON_LINES:
-            texts += [_jsonl_text(file, number, line) for number, line in enumerate(lines, 1)]
-            form = "lines of JSON with a text"
-        elif unit == "line":
-            texts += lines
+        if file.format == "txt" and unit == "paragraph" and not column.isdecimal():
+            texts += [" ".join(text.split()) for text in paragraphs_of(file, _WANTED)]
+            forms.add("paragraphs of text files")
+        elif file.format == "txt" and not column.isdecimal():
+            texts += [as_text(value) for value in values_of(file, "", _WANTED)]
+            forms.add("lines of text files")
         else:
-            texts += [" ".join(part.split()) for part in "\n".join(lines).split("\n\n") if part.strip()]
-    return Texts(kind="text", path=str(path.absolute()), form=form, texts=texts, sampling=given())
-
-
-def _jsonl_text(file: Path, number: int, line: str) -> str:
-    """The text of a line; a blank line is an empty text, as it is an empty source."""
-    if not line.strip():
-        return ""
-    try:
-        value = json.loads(line)["text"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{file}, line {number}: no JSON object with a "text" ({error}); give such lines, or a .txt file') from error
-    return well_formed(str(value))
+            texts += [as_text(value) for value in values_of(file, column, _WANTED)]
+            forms.add(f"column {column or 'text'} of {file.format} files")
+    return Texts(kind="text", path=str(path.absolute()), form=", ".join(sorted(forms)), texts=texts, sampling=given())
 
 
 def _sampled(folder: Path) -> Texts:

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -12,7 +12,6 @@ from elf.artefact import CONFIG, Artefact
 from elf.files import sha256_of
 from elf.nn.config import Precision
 from elf.sampling.config import SampleConfig
-from elf.settings import Bounds, FreeText, Positive
 from elf_platform.sampling.run import SampleRun, SourceFacts
 from elf_platform.sampling.sources import Source, digest, encode_sources, read_sources
 from elf_platform.version import code_version
@@ -24,22 +23,17 @@ DEFAULT_COUNT = SampleConfig().count
 class SampleCommand(SampleConfig):
     """Draw text from a trained artefact: print it, or fill a folder with it."""
 
-    prefix: ClassVar[str] = "--"
-
     artefact: Annotated[Path, tyro.conf.Positional]
     """Folder of the artefact: the artefact folder of a run, or what import_elf made."""
-    count: Annotated[
-        Annotated[int, Bounds(least=1, most=100_000_000)] | None,
-        tyro.conf.arg(help_behavior_hint=f"({DEFAULT_COUNT}; with sources, one for each)"),
-    ] = None  # type: ignore[assignment]
+    count: Annotated[int | None, tyro.conf.arg(help_behavior_hint=f"({DEFAULT_COUNT}; with sources, one for each)")] = None  # type: ignore[assignment]
     """Number of samples."""
     out: Path | None = None
     """Folder that a pool of Ray actors fills; the same command goes on where it was stopped. Without it the samples are printed."""
-    compute_batch: Positive = 32
+    compute_batch: int = 32
     """Samples that are computed together. Another value may change roundings in matrix products, and so a token here and there."""
-    actors: Annotated[int, Bounds(least=0, most=100_000)] = 0
+    actors: int = 0
     """Actors that sample at once; 0: as many as the cluster has room for. Their number changes no byte."""
-    threads: Annotated[int, Bounds(least=0, most=10_000)] = 0
+    threads: int = 0
     """CPU threads of an actor; 0: one (printing uses all). Another value may change roundings."""
     gpu: Literal["auto", "on", "off"] = "auto"
     """One GPU for each actor; auto uses GPUs where there are any."""
@@ -48,19 +42,24 @@ class SampleCommand(SampleConfig):
     compile: bool = False
     """torch.compile the network: a minute of compilation for each actor, so it pays on GPUs and for many samples."""
     sources: Path | None = None
-    """What the texts are made from, one a line (.txt, .jsonl, .tsv): sources of a conditional model, prefixes for an autoregressive one."""
+    """What the texts are made from, one a line, row or record of a file in any format that data are prepared from: sources of a conditional
+    model, prefixes for an autoregressive one."""
     source_column: str = ""
-    """Where the source stands in a line: a name in .jsonl; in .tsv, and in tab-separated .txt, a name in the first line, or a number from
-    1. Empty for "source", and for whole lines of .txt."""
-    prompt: FreeText | None = None
+    """Column of the sources: a name, or where the first line holds none, a number from 1. Empty for "source", and for whole lines of .txt,
+    which is tab-separated with a column."""
+    prompt: str | None = None
     """One source, given here."""
-    per_source: Positive = 1
+    per_source: int = 1
     """Samples for each source."""
     strict: bool = False
     """Refuse sources that are longer than the model takes, instead of cutting and counting them."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"--count is {self.count}, but there must be at least 1 sample")
+        for name, least in (("compute_batch", 1), ("per_source", 1), ("actors", 0), ("threads", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} is {getattr(self, name)}, but must be {least} or more")
         if self.sources is not None and self.prompt is not None:
             raise ValueError("--sources and --prompt both give sources; give one of them")
         if self.prompt is not None and self.source_column:
@@ -72,6 +71,7 @@ class SampleCommand(SampleConfig):
             raise ValueError("--per_source, --source_column and --strict are about sources, but none are given; leave them away")
         if self.out is None and self.actors:
             raise ValueError("--actors is the number of actors that fill a folder, but the samples are to be printed; give --out FOLDER")
+        self.config(DEFAULT_COUNT)
 
     def config(self, count: int) -> SampleConfig:
         """The sampler's settings for ``count`` samples; raises ValueError for contradictions."""

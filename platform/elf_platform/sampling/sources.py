@@ -6,15 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from elf.data.tokenizer import Tokenizer, normalise, well_formed
-from elf_platform.data.columns import find_tabs
+from elf.data.tokenizer import Tokenizer, normalise
+from elf_platform.data.aligned import Wanted, as_text, read_aligned
 
-JSON_LINES = (".jsonl", ".json")
-"""Endings of files that hold one JSON object a line."""
-OTHER_FILES = (".parquet", ".arrow", ".gz", ".zst")
-"""Endings of files that data are prepared from, but whose lines are no sources."""
-COLUMN = "source"
-"""Name of the sources' column where none is given."""
+_WANTED = Wanted(what="sources", setting="--sources", column_setting="--source_column", defaults=("source",), lists=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,35 +21,13 @@ class Source:
     truncated: bool = False
 
 
-def text_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, empty ones included, without a byte order mark.
-
-    Only \\n and \\r\\n end a line, not the separators that may stand within a text (U+2028, \\v), so that line i of sources, samples and
-    references is line i of all. Raises ValueError for what is not UTF-8."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}); convert it, for example with iconv") from error
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
-
-
 def read_sources(path: Path, column: str = "") -> list[str]:
-    """Source texts of a UTF-8 file, one for each line: the line itself; the string under ``column`` of .jsonl; or the column of
-    tab-separated lines (.tsv, and .txt with a ``column``), by the name that the first line gives it or by its number from 1, as in data.
+    """Source texts of a file in any of the formats that data are prepared from, one for each line, row or record.
 
-    column: empty for "source". An empty line is an empty source. Raises FileNotFoundError without the file, ValueError for what cannot be
+    column: by its name, or by its number from 1 in .tsv and .csv without names; empty for "source", and for whole lines of .txt. An empty
+    line and null are an empty source, a list is its sentences. Raises FileNotFoundError without the file, ValueError for what cannot be
     read, naming the line."""
-    path = path.expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"there are no sources at {path}: no such file; give a .txt, .jsonl or .tsv file with one source a line")
-    if path.suffix in OTHER_FILES:
-        raise ValueError(f"{path} is a {path.suffix} file; sources are read from .txt, .jsonl or .tsv with one source a line: convert it")
-    lines = text_lines(path)
-    if not lines:
-        raise ValueError(f"{path} is empty: there is nothing to sample for; write one source a line")
-    if path.suffix in JSON_LINES:
-        return [_of_json(line, column or COLUMN, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
-    return _of_tabs(lines, column or COLUMN, path) if path.suffix == ".tsv" or column else lines
+    return [as_text(value) for value in read_aligned(path, column, _WANTED)]
 
 
 def encode_sources(texts: Sequence[str], tokenizer: Tokenizer, *, limit: int, strict: bool, where: str) -> list[Source]:
@@ -76,35 +49,3 @@ def encode_sources(texts: Sequence[str], tokenizer: Tokenizer, *, limit: int, st
 def digest(texts: Sequence[str]) -> str:
     """SHA-256 of source texts in order."""
     return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
-
-
-def _of_json(line: str, column: str, where: str) -> str:
-    if not line.strip():
-        return ""
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where} is not JSON ({error}); mend or remove it") from error
-    if not isinstance(row, dict) or column not in row:
-        known = ", ".join(row) if isinstance(row, dict) else "no names, as it is no object"
-        raise ValueError(f"{where} has no {column!r}: it has {known}; name the right one with --source_column")
-    if not isinstance(row[column], str):
-        raise ValueError(f"{where} has {type(row[column]).__name__} under {column!r}, but a source is a string; mend it")
-    return well_formed(row[column])
-
-
-def _of_tabs(lines: Sequence[str], column: str, path: Path) -> list[str]:
-    try:
-        tabs = find_tabs(lines[0], [column])
-    except ValueError as error:
-        raise ValueError(f"{path} {error} (--source_column)") from error
-    (place,), first = tabs.places, 1 if tabs.header else 0
-    if not lines[first:]:
-        raise ValueError(f"{path} holds names and no lines: there is nothing to sample for; write one source a line")
-    sources = []
-    for number, line in enumerate(lines[first:], start=first + 1):
-        fields = line.split("\t")
-        if line.strip() and len(fields) <= place:
-            raise ValueError(f"{path}, line {number} has {len(fields)} tab-separated column(s); {column!r} is number {place + 1}")
-        sources.append(fields[place] if line.strip() else "")
-    return sources

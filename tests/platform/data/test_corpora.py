@@ -14,9 +14,10 @@ import pytest
 
 from elf_platform.config import DataConfig
 from elf_platform.data import hub_dataset
-from elf_platform.data.corpora import Corpus, CorpusPart, resolve
-from elf_platform.data.files import glob_filesystem
+from elf_platform.data.corpora import Corpus, resolve
+from elf_platform.data.parts import CorpusPart
 from elf_platform.data.readers import ReadCounts, read_documents
+from elf_platform.data.selection import glob_filesystem
 
 DOCUMENTS = [f"document {i}, with some words" for i in range(40)]
 
@@ -166,7 +167,7 @@ def test_what_is_not_there_is_refused(tmp_path: Path, pattern: str) -> None:
 def test_unknown_types_are_refused_naming_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "book.pdf").write_bytes(b"%PDF")
     for path in (tmp_path, tmp_path / "book.pdf", tmp_path / "*"):
-        with pytest.raises(ValueError, match=r"book\.pdf.*\.txt, \.jsonl"):
+        with pytest.raises(ValueError, match=r"1 of no known type \(book\.pdf\).*\.txt, \.tsv, \.csv, \.jsonl"):
             resolve(config(path))
     with pytest.raises(ValueError, match="cannot be opened"):
         resolve(config("https://example.invalid/a.txt"))

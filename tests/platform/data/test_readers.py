@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from elf_platform.config import DataConfig
-from elf_platform.data.corpora import CorpusPart, resolve
+from elf_platform.data.corpora import resolve
+from elf_platform.data.parts import CorpusPart
 from elf_platform.data.readers import ReadCounts, read_documents
 
 

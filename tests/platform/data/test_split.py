@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elf_platform.data.corpora import CorpusPart
 from elf_platform.data.disk import check_disk, shard_bytes, text_bytes
+from elf_platform.data.parts import CorpusPart
 from elf_platform.data.progress import ProgressLine
 from elf_platform.data.sample import SPAN_BYTES, sample_text
 from elf_platform.data.split import LEFT_OUT, TRAIN, VALID, plan_split

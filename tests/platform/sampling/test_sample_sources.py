@@ -22,9 +22,9 @@ def test_json_lines(tmp_path: Path) -> None:
     path.write_text(json.dumps({"de": "ein\nHaus", "en": "a house"}) + "\n\n" + json.dumps({"de": "", "en": "nothing"}) + "\n")
     assert read_sources(path, "de") == ["ein\nHaus", "", ""]
     for line, match in (
-        ('{"en": "a"}', r"line 1 has no 'de': it has en; name the right one with --source_column"),
-        ("[1]", "it has no names, as it is no object"), ('{"de": 3}', "has int under 'de', but a source is a string"),
-        ('{"de": "', "line 1 is not JSON"),
+        ('{"en": "a"}', r"jsonl:1 has no key 'de'; its keys are en; mend it, or name another column with --source_column"),
+        ("[1]", "jsonl:1 is a JSON list, but should be an object"), ('{"de": 3}', "jsonl:1 holds a int under 'de', but should hold text"),
+        ('{"de": "', "jsonl:1 is not JSON"),
     ):
         path.write_text(line + "\n")
         with pytest.raises(ValueError, match=match):
@@ -38,15 +38,15 @@ def test_tab_separated_lines(tmp_path: Path) -> None:
     numbered.write_text("a house\tein Haus\tCC-BY\r\n\r\na sea\tein Meer\r\n")
     assert read_sources(numbered, "2") == ["ein Haus", "", "ein Meer"]
     assert read_sources(numbered)[0] == "a house\tein Haus\tCC-BY", "without a column a line is the source"
-    with pytest.raises(ValueError, match=r"has no column 4: its first line has 3 tab-separated.*--source_column"):
+    with pytest.raises(ValueError, match=r"has no column 4: its first line has 3 column\(s\).*--source_column"):
         read_sources(numbered, "4")
     with pytest.raises(ValueError, match=r"has no column 'source'; its first line names a house"):
         read_sources(numbered.rename(tmp_path / "b.tsv"))
     named.write_text("en\tde\na house\n")
-    with pytest.raises(ValueError, match=r"a.tsv, line 2 has 1 tab-separated column\(s\); 'de' is number 2"):
+    with pytest.raises(ValueError, match=r"a\.tsv:2 has 1 column\(s\), but should have 2"):
         read_sources(named, "de")
     named.write_text("en\tde\n")
-    with pytest.raises(ValueError, match="holds names and no lines"):
+    with pytest.raises(ValueError, match=r"a\.tsv is empty: it holds no sources"):
         read_sources(named, "de")
 
 
@@ -57,8 +57,11 @@ def test_files_that_are_no_sources(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is empty"):
         read_sources(tmp_path / "empty.txt")
     (tmp_path / "pairs.jsonl.gz").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"is a .gz file; sources are read from .txt, .jsonl or .tsv"):
+    with pytest.raises(ValueError, match=r"pairs\.jsonl\.gz cannot be read as jsonl in gzip: Truncated"):
         read_sources(tmp_path / "pairs.jsonl.gz")
+    (tmp_path / "pairs.docx").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"--sources has .*pairs\.docx.*1 of no known type.*the known types are \.txt, \.tsv"):
+        read_sources(tmp_path / "pairs.docx")
     (tmp_path / "latin.txt").write_bytes("fünf\n".encode("latin-1"))
     with pytest.raises(ValueError, match="is not UTF-8"):
         read_sources(tmp_path / "latin.txt")
