@@ -1,4 +1,5 @@
-"""Draw text from a trained artefact, printed or at scale into a folder.
+"""Draw text from a trained artefact, printed or at scale into a folder. ARTEFACT is its folder, or a run's folder or name.
+The sampler's settings are those of the run, which the artefact keeps, where none are given; the defaults below are for artefacts without.
 
 python jobs/sample.py RUN/artefact --count 16 --steps 64 --sampler ode
 
@@ -12,10 +13,10 @@ from elf_platform.cli import parse_settings, run_main
 
 def main(argv: list[str]) -> None:
     """Sample as the command line says; see --help."""
-    from elf_platform.sampling.command import SampleCommand
+    from elf_platform.sampling.command import SampleCommand, with_given
     from elf_platform.sampling.job import sample
 
-    sample(parse_settings(SampleCommand, argv, prog="python jobs/sample.py", summary=str(__doc__)))
+    sample(with_given(parse_settings(SampleCommand, argv, prog="python jobs/sample.py", summary=str(__doc__)), argv))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The artefact of a run: a folder with all that sampling and evaluation need, and nothing that can run code (no pickle).
 
-    config.json        process, network, sizes, lineage, format version, SHA-256 of every other file
+    config.json        process, network, sizes, lineage, how it is to be sampled, the columns of its pairs, format version, SHA-256 of every
+                       other file
     model.safetensors  weights of the network
     tokenizer.json
     codec/             codec.json and codec.safetensors, where the process has a codec
@@ -24,6 +25,7 @@ from elf.data.tokenizer import Tokenizer
 from elf.files import sha256_of, sync
 from elf.nn.config import NetworkConfig, Precision
 from elf.processes import PROCESSES, Process
+from elf.sampling.config import SampleConfig
 
 FORMAT = 1
 CONFIG, WEIGHTS, TOKENIZER, CODEC = "config.json", "model.safetensors", "tokenizer.json", "codec"
@@ -54,6 +56,14 @@ class Sizes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What source and text were called in the pairs that a conditional model learned from."""
+
+    source: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Artefact:
     """A loaded artefact; the network is in evaluation mode."""
 
@@ -65,11 +75,15 @@ class Artefact:
     tokenizer: Tokenizer
     codec: Codec | None
     lineage: dict[str, Any]
+    sample: SampleConfig | None = None
+    """The sampler's settings that it was trained to be sampled with; None in artefacts that do not say. The count is the reader's."""
+    columns: Columns | None = None
 
 
 def save_artefact(
     folder: Path, *, process: Process, network_config: NetworkConfig, network_state: Mapping[str, Tensor], sizes: Sizes,
-    tokenizer: Tokenizer | Path, codec: Codec | None, lineage: Mapping[str, Any], overwrite: bool = False,
+    tokenizer: Tokenizer | Path, codec: Codec | None, lineage: Mapping[str, Any], sample: SampleConfig | None = None,
+    columns: Columns | None = None, overwrite: bool = False,
 ) -> Path:
     """Write an artefact whole or not at all: into a hidden folder beside it, synced to disk, then renamed.
 
@@ -97,6 +111,8 @@ def save_artefact(
             "sizes": dataclasses.asdict(sizes),
             "tokenizer": {"vocab_size": tokenizer.vocab_size},
             "lineage": dict(lineage),
+            **({"sample": _without_count(sample)} if sample is not None else {}),
+            **({"columns": dataclasses.asdict(columns)} if columns is not None else {}),
             "files": {p.relative_to(temporary).as_posix(): sha256_of(p) for p in sorted(temporary.rglob("*")) if p.is_file()},
         }
         (temporary / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -151,7 +167,13 @@ def load_artefact(folder: Path, *, device: torch.device | str = "cpu", precision
         tokenizer=tokenizer,
         codec=codec,
         lineage=config["lineage"],
+        sample=_settings(SampleConfig, config["sample"], folder, "sample") if "sample" in config else None,
+        columns=_settings(Columns, config["columns"], folder, "columns") if "columns" in config else None,
     )
+
+
+def _without_count(sample: SampleConfig) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(sample).items() if name != "count"}
 
 
 def _build(process: Process, network_config: NetworkConfig, sizes: Sizes, precision: Precision) -> nn.Module:
@@ -215,6 +237,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             else f"{path} is JSON, but not the configuration of an artefact; give the artefact folder of a finished run"
         )
     tables = {key: config.get(key) for key in ("process", "network", "sizes", "tokenizer", "lineage", "files")}
+    tables |= {key: config[key] for key in ("sample", "columns") if key in config}
     whole = all(isinstance(value, dict) for value in tables.values()) and "kind" in tables["process"]
     if not whole or "vocab_size" not in tables["tokenizer"] or not {WEIGHTS, TOKENIZER} <= tables["files"].keys():
         raise ValueError(f"{path} lacks parts of an artefact's configuration: it was edited; copy the artefact again")

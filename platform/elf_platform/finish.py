@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elf.artefact import Sizes, load_artefact, save_artefact
+from elf.artefact import Columns, Sizes, load_artefact, save_artefact
 from elf.codecs import load_codec
 from elf.data.tokenizer import load_tokenizer
 from elf.files import write_text
@@ -49,7 +49,9 @@ def finish(job: Job) -> Figures:
             vocab_size=tokenizer.vocab_size, channels=job.channels, length=config.data.length, source_length=config.data.source_length
         ),
         tokenizer=tokenizer,
-        codec=load_codec(job.codec_folder) if job.codec_folder else None, lineage=lineage, overwrite=True,
+        codec=load_codec(job.codec_folder) if job.codec_folder else None, lineage=lineage, sample=config.sample,
+        columns=Columns(source=config.data.source_column, text=config.data.text_column) if config.data.source_column else None,
+        overwrite=True,
     )
     _write_times(run_folder, checkpoint.state["time_counts"])
     artefact = load_artefact(folder, device=device, precision=config.train.precision)

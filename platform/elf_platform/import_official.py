@@ -18,6 +18,8 @@ from elf_platform.version import code_version
 _CONDITIONAL = EmbeddedFlow(decoder_noise_scale=1.0, loss_on_padding=True)
 _TASKS = {"owt": (EmbeddedFlow(), 1024, 0), "de-en": (_CONDITIONAL, 128, 64), "xsum": (_CONDITIONAL, 1088, 1024)}
 """Process, row length and source length of the published models (elf.md A, B)."""
+_RECIPES = {"owt": "owt-elf-b", "de-en": "wmt14-de-en", "xsum": "xsum"}
+"""The recipe of each task, whose sampler the published figures were made with (elf.md C.2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,7 @@ def import_official(config: ImportConfig) -> tuple[Path, OfficialSizes]:
         tokenizer=tokenizer,
         codec=codec,
         lineage=lineage,
+        sample=RECIPES[_RECIPES[config.task]]().sample,
     )
     return folder, found
 

@@ -71,7 +71,8 @@ def test_the_task_decides_settings_and_length_and_the_codec_is_put_in(checkpoint
     artefact = load_artefact(tmp_path / "out")
     assert (artefact.sizes.length, artefact.sizes.source_length) == (128, 64)
     assert artefact.lineage["tokenizer_sha256"] == artefact.tokenizer.fingerprint
-    task = task_of(tmp_path / "out", prompt="w1 w2", cfg=2.0)
+    task = task_of(tmp_path / "out", prompt="w1 w2")
+    assert (task.config.sampler, task.config.steps, task.config.cfg) == ("ode", 3, 2.0), "the published sampler, with steps as given"
     assert len(task.sources[0].tokens) == 2 and task.run.target_length == 64
     assert artefact.process == EmbeddedFlow(decoder_noise_scale=1.0, loss_on_padding=True)
     assert artefact.codec is not None and artefact.codec.channels == 24

@@ -1,9 +1,10 @@
 """The command line of jobs/sample.py, and what it means for a given artefact."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -13,6 +14,7 @@ from elf.files import sha256_of
 from elf.nn.config import Precision
 from elf.sampling.config import SampleConfig
 from elf_platform.sampling.run import SampleRun, SourceFacts
+from elf_platform.sampling.settings import SETTINGS, SINGLE, TOKEN_FREE, origin_words, sampler_settings, settings_words
 from elf_platform.sampling.sources import Source, digest, encode_sources, read_sources
 from elf_platform.version import code_version
 
@@ -21,7 +23,8 @@ DEFAULT_COUNT = SampleConfig().count
 
 @dataclass(frozen=True, kw_only=True)
 class SampleCommand(SampleConfig):
-    """Draw text from a trained artefact: print it, or fill a folder with it."""
+    """Draw text from a trained artefact: print it, or fill a folder with it. The sampler's settings count where they are ``given``, and
+    are otherwise those that the artefact keeps."""
 
     artefact: Annotated[Path, tyro.conf.Positional]
     """Folder of the artefact: the artefact folder of a run, or what import_elf made."""
@@ -53,6 +56,8 @@ class SampleCommand(SampleConfig):
     """Samples for each source."""
     strict: bool = False
     """Refuse sources that are longer than the model takes, instead of cutting and counting them."""
+    given: Annotated[tuple[str, ...] | None, tyro.conf.Suppress] = None
+    """Names of the sampler's settings that are the user's own; None: those that are not as they are by default."""
 
     def __post_init__(self) -> None:
         if self.count is not None and self.count < 1:
@@ -71,12 +76,24 @@ class SampleCommand(SampleConfig):
             raise ValueError("--per_source, --source_column and --strict are about sources, but none are given; leave them away")
         if self.out is None and self.actors:
             raise ValueError("--actors is the number of actors that fill a folder, but the samples are to be printed; give --out FOLDER")
-        self.config(DEFAULT_COUNT)
+        SampleConfig(**{name: getattr(self, name) for name in SINGLE})
 
-    def config(self, count: int) -> SampleConfig:
-        """The sampler's settings for ``count`` samples; raises ValueError for contradictions."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(SampleConfig)}
-        return SampleConfig(**(values | {"count": count}))
+    @property
+    def wishes(self) -> dict[str, Any]:
+        """The sampler's settings that the user gives."""
+        default = SampleConfig()
+        names = self.given if self.given is not None else [n for n in SETTINGS if getattr(self, n) != getattr(default, n)]
+        return {name: getattr(self, name) for name in names}
+
+    def config(self, artefact: Artefact, count: int) -> SampleConfig:
+        """The sampler's settings for ``count`` samples of an artefact; raises ValueError for contradictions."""
+        return sampler_settings(artefact.sample, self.wishes, process=artefact.process.kind, count=count)
+
+
+def with_given(command: SampleCommand, argv: Sequence[str]) -> SampleCommand:
+    """The command that was parsed from ``argv``, knowing which of the sampler's settings stand there."""
+    words = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in argv if word.startswith("--")}
+    return dataclasses.replace(command, given=tuple(name for name in SETTINGS if name in words))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +104,13 @@ class Task:
     run: SampleRun
     config: SampleConfig
     sources: tuple[Source, ...]
+    origin: str
+    """Where the settings come from, in words."""
+
+    @property
+    def settings(self) -> str:
+        """The sampler's settings and where they come from, in words."""
+        return f"{settings_words(self.config, self.run.process)} ({self.origin})"
 
     def placed(self, *, device: str, compute_batch: int | None = None) -> "Task":
         """The same task for another device, or in other compute batches."""
@@ -113,7 +137,9 @@ def check(command: SampleCommand, artefact: Artefact, *, threads: int) -> Task:
     """What ``command`` asks of ``artefact``, on CPUs of ``threads`` threads. Raises ValueError when it cannot be done."""
     sizes, process = artefact.sizes, artefact.process
     source_length = sizes.source_length
-    process.check_sampling(command.config(DEFAULT_COUNT), conditional=bool(source_length))
+    if not process.needs_codec:
+        _check_token_settings(command, process.kind)
+    process.check_sampling(command.config(artefact, DEFAULT_COUNT), conditional=bool(source_length))
     given = command.sources is not None or command.prompt is not None
     if source_length and not given:
         raise ValueError(
@@ -134,14 +160,12 @@ def check(command: SampleCommand, artefact: Artefact, *, threads: int) -> Task:
             f"--compile does not pay for the process {process.kind}, whose rows grow token by token: each length would be compiled; "
             "leave it away"
         )
-    if not process.needs_codec:
-        _check_token_settings(command, process.kind)
     texts = _texts(command)
     limit = source_length or sizes.length - 1
     where = str(command.sources) if command.sources else "--prompt"
     sources = encode_sources(texts, artefact.tokenizer, limit=limit, strict=command.strict, where=where)
     count = len(sources) * command.per_source if given else command.count or DEFAULT_COUNT
-    config = command.config(count)
+    config = command.config(artefact, count)
     fewest_given = source_length or (1 if given else 0)  # a prefix leaves the rest of its row, however long it is
     settings = dataclasses.asdict(config)
     del settings["count"]
@@ -155,13 +179,14 @@ def check(command: SampleCommand, artefact: Artefact, *, threads: int) -> Task:
             truncated=sum(source.truncated for source in sources), empty=sum(not source.tokens for source in sources),
         ) if given else SourceFacts(),
     )
-    return Task(artefact=artefact.folder, run=run, config=config, sources=tuple(sources))
+    origin = origin_words(artefact.sample, command.wishes)
+    return Task(artefact=artefact.folder, run=run, config=config, sources=tuple(sources), origin=origin)
 
 
 def _check_token_settings(command: SampleCommand, kind: str) -> None:
     """Recipes may carry these along (``check_autoregressive``), but samples with and without them would pass for two runs."""
-    for name in ("steps", "gamma", "guidance"):
-        if (value := getattr(command, name)) != (default := getattr(SampleConfig, name)):
+    for name in TOKEN_FREE:
+        if (value := command.wishes.get(name)) is not None and value != (default := getattr(SampleConfig, name)):
             raise ValueError(
                 f"--{name} {value} has no effect with the process {kind}, which draws token by token; leave it away (it is {default} then)"
             )

@@ -1,6 +1,7 @@
 """jobs/sample.py: an artefact becomes samples, printed from this process or gathered in a folder by actors."""
 
 import contextlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -34,6 +35,7 @@ def print_samples(command: SampleCommand) -> list[dict[str, Any]]:
     task = check(command, artefact, threads=command.threads or usable_cpus())
     device = _device(command, torch.cuda.device_count())
     task = task.placed(device=device, compute_batch=min(command.compute_batch, task.config.count))
+    sys.stderr.write(f"sampler: {task.settings}\n")
     sampler = load_sampler(task)
     rows: list[dict[str, Any]] = []
     columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -48,7 +50,8 @@ def print_samples(command: SampleCommand) -> list[dict[str, Any]]:
         given = f"{row['source']!r} -> " if task.sources else ""
         sys.stdout.write(f"[{row['id']}] {given}{row['text']}\n\n")
     nfe = max((row["nfe"] for row in rows), default=0)
-    sys.stderr.write(f"{len(rows)} samples{_cut(task)}, {nfe} network evaluations each (NFE); {task.config}\n")
+    empty = sum(not row["text"].strip() for row in rows)
+    sys.stderr.write(f"{len(rows)} samples{_cut(task)}{_empty(empty)}, {nfe} network evaluations each (NFE)\n")
     return rows
 
 
@@ -56,6 +59,7 @@ def fill_folder(command: SampleCommand, folder: Path) -> dict[str, Any]:
     """Make what is missing of the samples in ``folder``, on Ray; returns the manifest."""
     artefact = load_artefact(command.artefact.expanduser())
     task = check(command, artefact, threads=command.threads or 1)
+    sys.stderr.write(f"sampler: {task.settings}\n")
     check_ours(folder)
     with exclusive(folder, f"the sample folder {folder}", other="--out"), contextlib.ExitStack() as stack:
         # A private cluster has the GPUs of this machine, and is not started when nothing is to be made.
@@ -68,7 +72,10 @@ def fill_folder(command: SampleCommand, folder: Path) -> dict[str, Any]:
         manifest = finish(folder, task.run, task.sizes, artefact.lineage)
     done = sum(task.sizes[part] for part in parts)
     found = f" ({task.config.count - done} of them were there)" if done < task.config.count else ""
-    sys.stdout.write(f"samples   {folder}: {manifest['count']}{found}{_cut(task)}, {manifest['nfe']} network evaluations each (NFE)\n")
+    with (folder / manifest["jsonl"]["file"]).open(encoding="utf-8") as lines:
+        empty = sum(not json.loads(line)["text"].strip() for line in lines)
+    what = f"{manifest['count']}{found}{_cut(task)}{_empty(empty)}"
+    sys.stdout.write(f"samples   {folder}: {what}, {manifest['nfe']} network evaluations each (NFE)\n")
     return manifest
 
 
@@ -96,3 +103,7 @@ def _cut(task: Task) -> str:
     said = f" of {facts.lines} source{'s' if facts.lines != 1 else ''}" if facts.lines else ""
     said += f", {facts.truncated} cut to the model's length" if facts.truncated else ""
     return said + (f", {facts.empty} empty" if facts.empty else "")
+
+
+def _empty(samples: int) -> str:
+    return f", {samples} of them without text" if samples else ""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from made_words import WORDS
 
-from elf.artefact import load_artefact
+from elf.artefact import Columns, load_artefact
 from elf.codecs import OwnConfig
 from elf.nn.config import NetworkConfig
 from elf.optim import OptimConfig
@@ -20,6 +21,8 @@ from elf_platform.config import DataConfig, RunConfig, TokenizerConfig, TrainCon
 from elf_platform.data.prepare import PreparedData, prepare
 from elf_platform.data.reader import RowReader
 from elf_platform.finish import finish
+from elf_platform.sampling.command import SampleCommand
+from elf_platform.sampling.job import print_samples
 from elf_platform.tracking import RunHandle
 from elf_platform.train.checkpoint import CheckpointReader, latest
 from elf_platform.train.context import WorkerContext
@@ -93,6 +96,13 @@ def test_from_pairs_to_an_artefact_that_knows_its_sources(config: RunConfig, dat
     for early, late in zip(lines[:4], lines[4:], strict=True):
         assert early["source"] == late["source"] and pairs[late["source"]] == late["reference"] == early["reference"]
     assert len({line["source"] for line in lines}) == 4
+    # What samples the artefact afterwards starts from the run's own settings, and so gives the run's own samples.
+    assert artefact.sample == replace(config.sample, count=SampleConfig().count)
+    assert artefact.columns == Columns(source="from", text="to")
+    (run_folder / "sources.txt").write_text("".join(f"{line['source']}\n" for line in lines[4:]))
+    rows = print_samples(SampleCommand(artefact=run_folder / "artefact", sources=run_folder / "sources.txt", threads=1, gpu="off"))
+    torch.use_deterministic_algorithms(False)
+    assert [row["text"] for row in rows] == [line["text"] for line in lines[4:]]
 
 
 def test_sources_come_from_anywhere_in_the_held_out_rows(data: PreparedData) -> None:
