@@ -6,14 +6,17 @@ python jobs/evaluate.py RUN/artefact --data data/KEY
 python jobs/evaluate.py compare SCORE.json SCORE.json ...
 """
 
+import _paths  # noqa: F401  first: where the packages are
+
 from elf_platform.cli import parse_settings, run_main
+from elf_platform.commands import job_command
 
 
 def main(argv: list[str]) -> None:
     """Score or compare as the command line says; see --help."""
     from elf_platform.evaluate.command import CompareCommand, EvaluateCommand, compare_records, evaluate
 
-    prog, summary = "python jobs/evaluate.py", str(__doc__)
+    prog, summary = job_command("evaluate"), str(__doc__)
     if argv[:1] == ["compare"]:
         compare_records(parse_settings(CompareCommand, argv[1:], prog=f"{prog} compare", summary=summary))
     else:

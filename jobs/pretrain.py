@@ -2,12 +2,15 @@
 
 import sys
 
+import _paths  # noqa: F401  first: where the packages are
+
 from elf_platform.cli import describe_run, parse_run_config, run_main
+from elf_platform.commands import job_command
 
 
 def main(argv: list[str]) -> None:
     """Train the recipe that the command line names; see --help."""
-    run = parse_run_config(argv, prog="python jobs/pretrain.py", summary=__doc__ or "")
+    run = parse_run_config(argv, prog=job_command("pretrain"), summary=__doc__ or "")
     if run.print_only:
         sys.stdout.write(describe_run(run.config) + "\n")
         return

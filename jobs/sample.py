@@ -8,7 +8,10 @@ python jobs/sample.py RUN/artefact --count 5000 --out FOLDER
 python jobs/sample.py RUN/artefact --sources FILE --out FOLDER
 """
 
+import _paths  # noqa: F401  first: where the packages are
+
 from elf_platform.cli import parse_settings, run_main
+from elf_platform.commands import job_command
 
 
 def main(argv: list[str]) -> None:
@@ -16,7 +19,7 @@ def main(argv: list[str]) -> None:
     from elf_platform.sampling.command import SampleCommand, with_given
     from elf_platform.sampling.job import sample
 
-    sample(with_given(parse_settings(SampleCommand, argv, prog="python jobs/sample.py", summary=str(__doc__)), argv))
+    sample(with_given(parse_settings(SampleCommand, argv, prog=job_command("sample"), summary=str(__doc__)), argv))
 
 
 if __name__ == "__main__":

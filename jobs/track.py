@@ -9,12 +9,16 @@ of flush is 0 when nothing waits any more and 1 when a store still does not answ
 
 import argparse
 
+import _paths  # noqa: F401  first: where the packages are
+
 from elf_platform.cli import run_main
+from elf_platform.commands import as_typed, job_command
 
 
 def main(argv: list[str]) -> int:
+    form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="python jobs/track.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=job_command("track"), description=as_typed(str(__doc__)), formatter_class=form, allow_abbrev=False
     )
     parser.add_argument("verb", choices=("flush", "status"))
     parser.add_argument("runs", metavar="RUN", nargs="+")

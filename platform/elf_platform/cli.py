@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import inspect
 import io
+import itertools
 import logging
 import os
 import re
@@ -27,12 +28,14 @@ import tyro
 from elf.codecs import CODECS
 from elf.optim import describe_groups
 from elf.processes import PROCESSES
+from elf_platform.commands import as_typed, job_command
 from elf_platform.config import RunConfig
 from elf_platform.config_io import flatten, read_config, unknown_key
 from elf_platform.identity import is_automatic, resolve
 from elf_platform.recipes import DEFAULT, RECIPES
 from elf_platform.sizes import expected_sizes, shape_network
 from elf_platform.stops import Terminated, raise_on_sigterm
+from elf_platform.terminal import flush_streams, open_streams, reader_gone
 
 T = TypeVar("T")
 
@@ -70,7 +73,7 @@ class _Words:
     settings: list[str]
 
 
-def parse_run_config(argv: Sequence[str], *, prog: str = "python jobs/pretrain.py", summary: str = "Train a model.") -> ParsedRun:
+def parse_run_config(argv: Sequence[str], *, prog: str = "", summary: str = "Train a model.") -> ParsedRun:
     """The run that ``argv`` (without the program's name) describes; ``prog`` and ``summary`` stand in the help.
 
     Prints the help and raises SystemExit(0) when asked for it. Raises ValueError for an unknown recipe or setting (naming the nearest
@@ -79,7 +82,7 @@ def parse_run_config(argv: Sequence[str], *, prog: str = "python jobs/pretrain.p
     words = _sort_words(argv)
     recipe, base = _base(words)
     if words.help:
-        _print_help(base, recipe, prog, summary)
+        _print_help(base, recipe, prog or job_command("pretrain"), summary)
         raise SystemExit(0)
     known = [path for path in flatten(base) if path not in ("codec.kind", "process.kind")]
     config = resolve(_tyro(RunConfig, base, words.settings, known), recipe)
@@ -92,7 +95,7 @@ def parse_settings(cls: type[T], argv: Sequence[str], *, prog: str, summary: str
     Prints the help and raises SystemExit(0) when asked for it.
     """
     if {"-h", "--help"} & set(argv):
-        tyro.cli(cls, args=["--help"], prog=prog, description=summary or None, config=_TYRO, use_underscores=True)
+        tyro.cli(cls, args=["--help"], prog=prog, description=as_typed(summary) or None, config=_TYRO, use_underscores=True)
     return _tyro(cls, None, argv, [field.name for field in dataclasses.fields(typing.cast(Any, cls))])
 
 
@@ -105,15 +108,22 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
     bug and keeps its traceback; ELF_DEBUG=1 shows all of them.
     """
     _quiet_logs()
+    open_streams()
     raise_on_sigterm()
     try:
-        code = main(sys.argv[1:])
+        try:
+            code = main(sys.argv[1:])
+        finally:
+            flush_streams()
     except KeyboardInterrupt as stop:
         terminated = isinstance(stop, Terminated)
         print("\nterminated" if terminated else "\ninterrupted", file=sys.stderr)
         raise SystemExit(143 if terminated else 130) from None
     except Exception as error:
         cause = root_cause(error)
+        if isinstance(error, BrokenPipeError) and reader_gone():
+            flush_streams()
+            raise SystemExit(0) from None
         if not (isinstance(cause, ValueError | OSError) or _is_rays(cause)):
             raise
         if os.environ.get("ELF_DEBUG", "") not in ("", "0"):
@@ -140,7 +150,8 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def error_paragraph(error: BaseException) -> str:
-    """``error: `` and the message as one paragraph, wrapped for the terminal."""
+    """``error: `` and the message as one paragraph, wrapped for the terminal; a line that begins with four spaces is a command to paste,
+    and stays as it is."""
     message = str(error)
     if isinstance(error, OSError) and error.strerror:
         named = f"{error.filename}: " if error.filename else ""
@@ -148,7 +159,12 @@ def error_paragraph(error: BaseException) -> str:
     if not _is_ours(error):
         message = f"{(message or type(error).__name__).rstrip('.')}. ({type(error).__name__}; ELF_DEBUG=1 shows where.)"
     width = max(40, min(100, shutil.get_terminal_size().columns))
-    return textwrap.fill(f"error: {' '.join(message.split())}", width, break_long_words=False, break_on_hyphens=False)
+    parts = itertools.groupby(as_typed(f"error: {message}").splitlines(), key=lambda line: line.startswith("    "))
+    return "\n".join(
+        "\n".join(lines) if command
+        else textwrap.fill(" ".join(" ".join(lines).split()), width, break_long_words=False, break_on_hyphens=False)
+        for command, lines in parts
+    )
 
 
 def describe_run(config: RunConfig, *, vocab_size: int | None = None, channels: int | None = None) -> str:
@@ -286,7 +302,7 @@ def _print_help(base: RunConfig, recipe: str, prog: str, summary: str) -> None:
     width = max(map(len, RECIPES))
     recipes = "\n".join(f"  {name:{width}}  {(inspect.getdoc(make) or '').splitlines()[0]}" for name, make in RECIPES.items())
     print(
-        f"{summary}\n\nusage: {prog} [RECIPE] [--config RUN] [--codec KIND] [--process KIND] [--print] [--SETTING VALUE ...]\n\n"
+        f"{as_typed(summary)}\n\nusage: {prog} [RECIPE] [--config RUN] [--codec KIND] [--process KIND] [--print] [--SETTING VALUE ...]\n\n"
         f"RECIPE is a whole configuration ({DEFAULT} when none is named):\n{recipes}\n\n"
         f"--config RUN      start from a run's folder or config.json instead of a recipe\n"
         f"--codec KIND      another codec, with its default settings: {', '.join(CODECS)}\n"

@@ -3,6 +3,7 @@
 Files of older formats are brought up to this one. Which run a configuration is, and what may change in one, is told by ``identity``.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -56,7 +57,14 @@ def from_dict(cls: type[T], plain: Mapping[str, Any], path: str = "") -> T:
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in plain:
             raise ValueError(f"the configuration has no {_join(path, name)}, which has no default; add it")
-    return cls(**{key: _parse(hints[key], value, _join(path, key)) for key, value in plain.items()})
+    values = {key: _parse(hints[key], value, _join(path, key)) for key, value in plain.items()}
+    prefix, here = str(getattr(cls, "prefix", "")), f"{path}." if path else ""
+    try:
+        return cls(**values)
+    except ValueError as error:  # network settings call themselves network, but a codec has some too
+        if not prefix or prefix == here:
+            raise
+        raise ValueError(str(error).replace(prefix, here)) from error
 
 
 def unknown_key(key: str, known: Iterable[str], what: str = "setting") -> str:
@@ -214,7 +222,9 @@ def _parse(hint: Any, value: Any, path: str) -> Any:
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):  # a whole number beyond every float is refused as one that is not finite
+            return float(value)
+        return float("inf")
     if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}.get(hint, str(hint))

@@ -127,7 +127,5 @@ def is_automatic(name: str, recipe: str) -> bool:
 
 def resolve(config: RunConfig, recipe: str) -> RunConfig:
     """The configuration with its name filled in and its storage absolute."""
-    if config.name in (".", "..") or any(c in config.name for c in "/\\\0"):
-        raise ValueError(f"name is {config.name!r}, but it names the run's folder: use a name without slashes")
     storage = default_storage() if config.storage == Path("") else config.storage.expanduser().absolute()
     return dataclasses.replace(config, name=config.name or default_name(config, recipe), storage=storage)

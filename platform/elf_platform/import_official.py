@@ -12,6 +12,7 @@ from elf.codecs.hub import hub_folder, is_hub
 from elf.data.tokenizer import load_tokenizer
 from elf.official import OfficialSizes, from_official, load_official, official_sizes
 from elf.processes import EmbeddedFlow
+from elf.settings import Bounds, Settings
 from elf_platform.recipes import RECIPES
 from elf_platform.version import code_version
 
@@ -23,7 +24,7 @@ _RECIPES = {"owt": "owt-elf-b", "de-en": "wmt14-de-en", "xsum": "xsum"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportConfig:
+class ImportConfig(Settings):
     """What to import, and what a checkpoint of the authors' code does not say itself."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
@@ -33,7 +34,7 @@ class ImportConfig:
     """Folder of the artefact."""
     task: Literal["owt", "de-en", "xsum"] = "owt"
     """Published task whose settings and row length it was trained with."""
-    length: int = 0
+    length: Annotated[int, Bounds(least=0, most=2**31 - 1)] = 0
     """Tokens per row where the model was trained with another number than the task's; 0 for that of the task."""
     preset: Literal["any", "B", "M", "L"] = "any"
     """Refuse weights that are not of this size; any takes all sizes. Sizes are read off the weights in either case."""
@@ -45,8 +46,7 @@ class ImportConfig:
     """T5 encoder that goes into the artefact: a folder or hub:NAME. none leaves it out; unconditional sampling does without."""
 
     def __post_init__(self) -> None:
-        if self.length < 0:
-            raise ValueError(f"length is {self.length}, but must be a number of tokens, or 0 for that of the task")
+        super().__post_init__()
         if self.length and self.length <= (source_length := _TASKS[self.task][2]):
             raise ValueError(
                 f"length is {self.length}, which leaves no target: the task {self.task} gives the first {source_length} tokens of a row to "

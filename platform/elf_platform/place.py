@@ -7,8 +7,8 @@ from typing import TypeVar
 import ray
 import torch
 
+from elf_platform.capacity import Cluster
 from elf_platform.config import RunConfig
-from elf_platform.runtime import Cluster
 from elf_platform.sizes import expected_sizes, shape_network
 from elf_platform.train.preflight import Placement, check_disk, check_memory, place
 
@@ -20,21 +20,21 @@ def preflight(config: RunConfig, cluster: Cluster) -> tuple[Placement, str]:
     """Refuse what cannot run, with the sums: workers against the cluster, memory, disk. Before any work is done.
 
     Returns where the run goes, and the sums in words."""
-    placement = place(config, cluster, most=_autoscaling_limit())
+    placement = place(config, cluster)
     vocab_size, channels = expected_sizes(config)
     parameters = sum(p.numel() for p in shape_network(config, vocab_size=vocab_size, channels=channels).parameters())
     memory = ""
     if not placement.use_gpu:
         # Another machine's memory cannot be asked from here; its workers' own check is the allocation.
-        per_machine = -(-config.train.workers // max(cluster.nodes, 1))
         available = _available_memory() if cluster.local else float("inf")
-        memory = check_memory(parameters, config, available=available, per_machine=per_machine, snapshot=True)
+        memory = check_memory(parameters, config, available=available, per_machine=config.train.workers, snapshot=True)
     elif torch.cuda.is_available():
         memory = check_memory(parameters, config, available=float(torch.cuda.mem_get_info()[1]), per_machine=1)
     disk = check_disk(parameters, config, config.storage)
     workers = f"{config.train.workers} worker{'s' if config.train.workers > 1 else ''}"
-    kind = "1 GPU" if placement.use_gpu else f"{placement.threads} CPU threads"
-    return placement, f"{workers} with {kind} each; {memory or 'memory not known from here'}; {disk}"
+    kind = f"{'1 GPU and ' if placement.use_gpu else ''}{placement.threads} CPU thread{'s' if placement.threads > 1 else ''}"
+    note = f" ({placement.note})" if placement.note else ""
+    return placement, f"{workers} with {kind} each{note}; {memory or 'memory not known from here'}; {disk}"
 
 
 def remotely(function: Callable[[J], T], job: J, *, use_gpu: bool, cluster: Cluster) -> T:
@@ -53,14 +53,3 @@ def _available_memory() -> float:
         return float(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return float("inf")
-
-
-def _autoscaling_limit() -> dict[str, float] | None:
-    """CPUs and GPUs that the cluster may grow to, None when it does not scale."""
-    from ray._private.state import state  # no public call tells the autoscaler's limits
-
-    try:
-        limit = state.get_max_resources_from_cluster_config()
-    except Exception:  # a cluster that does not say is one that does not scale
-        return None
-    return {name: float(value) for name, value in limit.items()} if limit else None

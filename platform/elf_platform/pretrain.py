@@ -4,8 +4,6 @@ import functools
 import json
 from pathlib import Path
 
-from rich.console import Console
-
 from elf.files import write_text
 from elf_platform.codec import encoder_config, prepare_codec
 from elf_platform.config import RunConfig
@@ -20,14 +18,13 @@ from elf_platform.report import render_figures, write_report
 from elf_platform.runtime import Cluster, connect
 from elf_platform.sizes import shape_network
 from elf_platform.summary import print_summary
+from elf_platform.terminal import say
 from elf_platform.tracking import RunHandle, load_handle, open_run, start_tracker
 from elf_platform.tracking import finish as end_tracking
 from elf_platform.train.driver import launch
 from elf_platform.train.preflight import Placement, average_note
 from elf_platform.train.worker import Job
 from elf_platform.version import code_version
-
-say = functools.partial(Console(stderr=True).print, highlight=False, soft_wrap=True)
 
 
 def pretrain(config: RunConfig, recipe: str) -> Figures:

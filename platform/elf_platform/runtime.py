@@ -1,37 +1,33 @@
 """The Ray cluster of a run: the one it was started in, or a private one on this machine, started quietly and taken away again."""
 
 import contextlib
+import fcntl
 import math
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import elf
 import elf_platform
-from elf_platform.stops import raise_on_sigterm
+from elf_platform.capacity import Cluster, Growth, Node, growth_of
+from elf_platform.shadows import check_folder
+from elf_platform.stops import Terminated, raise_on_sigterm
 
 _TEMP_PREFIX = "elf-ray-"
+_RANDOM = "[a-z0-9_]" * 8
+"""What `tempfile` puts behind a prefix."""
 _STAND_BACK = 10
 """Nice value: a tenth of the weight of a process that trains, on a busy core."""
 _WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 _RAYLET = "RAY_RAYLET_PID"
+_MARK = "ELF_CLUSTER"
+"""Variable that names a private cluster's folder to all of its processes. Their numbers do not: another container has the same ones."""
 _PATIENCE = 5.0
 """Seconds that workers of a cluster which has ended may take to end."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """What the cluster has to offer."""
-
-    nodes: int
-    cpus: float
-    gpus: float
-    local: bool
-    """Started by this process for itself alone."""
 
 
 @contextlib.contextmanager
@@ -40,13 +36,15 @@ def connect() -> Iterator[Cluster]:
 
     A process that is connected already keeps its connection.
 
-    Raises ConnectionError with the way out when the named cluster cannot be joined.
+    Raises ConnectionError with the way out when the named cluster cannot be joined, ValueError for a working directory that its workers
+    would import the wrong modules from.
     """
     import ray
 
     if ray.is_initialized():
         yield cluster_resources()
         return
+    check_folder(Path.cwd())
     address = os.environ.get("RAY_ADDRESS", "")
     if not address:
         with local_cluster(usable_cpus()) as cluster:
@@ -66,31 +64,29 @@ def local_cluster(cpus: int) -> Iterator[Cluster]:
     Raises ConnectionError when it does not start."""
     import ray
 
-    with ray_temp() as temp, _nothing_to_drain():
+    with ray_temp() as temp, _variables({_WATCHER: os.environ.get(_WATCHER, "0"), _MARK: str(temp)}):
         _share_python_path()
-        _start(cpus, temp)
-        raise_on_sigterm()
-        _yield_to_training()
-        raylet = _raylet_id()
         try:
+            _start(cpus, temp)
+            _yield_to_training()
             yield cluster_resources(local=True)
         finally:
             try:
                 ray.shutdown()
             finally:
-                if raylet:
-                    _end_workers(raylet)
+                _end_workers(str(temp))
 
 
-def _end_workers(raylet: str) -> None:
-    """Waits for the workers of a raylet that has ended, and kills what is left. Ray does so itself, but not always: a worker deep in a call
-    into C was once seen to run on for hours after a stop on a busy machine."""
+def _end_workers(mark: str) -> None:
+    """Waits for the workers of a cluster that has ended, and kills what is left. Ray does so itself, but not always: a worker deep in a
+    call into C was once seen to run on for hours after a stop on a busy machine."""
     import psutil
 
     workers = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(_RAYLET) == raylet:
+            variables = process.environ()
+            if variables.get(_MARK) == mark and _RAYLET in variables:
                 workers.append(process)
     _, left = psutil.wait_procs(workers, timeout=_PATIENCE)
     for process in left:
@@ -98,33 +94,17 @@ def _end_workers(raylet: str) -> None:
             process.kill()
 
 
-def _raylet_id() -> str:
-    """Number of the process that starts this cluster's workers, as it stands in their environment; empty where Ray does not tell."""
-    import psutil
-
-    for process in psutil.Process().children():
-        with contextlib.suppress(psutil.Error):
-            if "/raylet/raylet" in " ".join(process.cmdline()):
-                return str(process.pid)
-    return ""
-
-
 def _start(cpus: int, temp: Path) -> None:
-    """Twice where the first start takes too long: Ray waits 30 s for its own processes, which a busy machine may not manage from cold."""
-    import psutil
-    import ray
+    """Twice where the first start takes too long: Ray waits 30 s for its own processes, which a busy machine may not manage from cold.
 
+    A stop in the meantime raises what it raises elsewhere; nothing that was started is left."""
     options = {"num_cpus": cpus, "include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False, "_temp_dir": str(temp)}
-    others = set(psutil.Process().children(recursive=True))
     for again in (True, False):
         try:
-            ray.init(address="local", **options)
+            with _whole_start():
+                _init(address="local", **options)
             return
         except Exception as error:  # a start-up that takes too long is a bare Exception
-            ray.shutdown()
-            for process in set(psutil.Process().children(recursive=True)) - others:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
             if again and "timed out" in str(error):
                 continue
             raise ConnectionError(
@@ -134,16 +114,52 @@ def _start(cpus: int, temp: Path) -> None:
 
 
 @contextlib.contextmanager
-def _nothing_to_drain() -> Iterator[None]:
-    """No process of Ray Train that watches for nodes to be taken away: this machine is the cluster, and an idle process of Ray wakes a
-    hundred times a second."""
-    before = os.environ.get(_WATCHER)
-    os.environ.setdefault(_WATCHER, "0")
+def _whole_start() -> Iterator[None]:
+    """Ends the processes that were started in the block when it does not end well."""
+    import psutil
+    import ray
+
+    others = set(psutil.Process().children(recursive=True))
+    try:
+        yield
+    except BaseException:
+        try:
+            ray.shutdown()
+        finally:
+            for process in set(psutil.Process().children(recursive=True)) - others:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+        raise
+
+
+def _init(**options: Any) -> None:
+    """``ray.init``, in which SIGTERM raises ``Terminated`` as it does elsewhere: Ray's own handler, which it sets there, ends the process
+    without a word."""
+    import ray
+
+    try:
+        ray.init(**options)
+    except SystemExit:
+        raise Terminated from None
+    finally:
+        raise_on_sigterm()
+
+
+@contextlib.contextmanager
+def _variables(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables of this process and of those it starts in the block. A private cluster's: its mark; and no process of Ray
+    Train that watches for nodes to be taken away, since this machine is the cluster, and an idle process of Ray wakes a hundred times a
+    second."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(_WATCHER, None)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _yield_to_training() -> None:
@@ -166,30 +182,73 @@ def _yield_to_training() -> None:
 
 
 def cluster_resources(*, local: bool = False) -> Cluster:
-    """Nodes, CPUs and GPUs of the cluster that this process is connected to; what autoscaling may add is not counted."""
+    """The nodes of the cluster that this process is connected to, and what autoscaling may add."""
     import ray
 
-    total = ray.cluster_resources()
-    alive = sum(1 for node in ray.nodes() if node["Alive"])
-    return Cluster(nodes=alive, cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), local=local)
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = tuple(Node(cpus=each.get("CPU", 0.0), gpus=each.get("GPU", 0.0)) for each in resources)
+    return Cluster(nodes=nodes, local=local, growth=Growth() if local else _growth())
+
+
+def _growth() -> Growth:
+    """The limits of this cluster's autoscaler, which Ray tells nobody but the process on the head that scales: read where that one reads
+    them. Nothing where it runs elsewhere (Kubernetes, or a program that is not on the head)."""
+    import psutil
+    import ray
+    import yaml
+
+    address = f"--gcs-address={ray.get_runtime_context().gcs_address}"
+    option = "--autoscaling-config="
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError, ValueError, yaml.YAMLError):
+            words = process.cmdline()
+            given = next((word.removeprefix(option) for word in words if word.startswith(option)), "")
+            if given and address in words:
+                return growth_of(yaml.safe_load(Path(given).expanduser().read_text("utf-8")))
+    return Growth()
 
 
 @contextlib.contextmanager
 def ray_temp() -> Iterator[Path]:
     """A short-named folder for a private cluster, removed afterwards; folders that killed processes left behind go as well.
 
-    Short, because Ray keeps Unix sockets in it, whose paths are limited to about 100 bytes.
+    Short, because Ray keeps Unix sockets in it, whose paths are limited to about 100 bytes. Its owner holds a lock on it, which the system
+    lets go of when the owner dies: containers that share /tmp do not see each other's processes. What cannot be locked stays.
     """
     root = Path("/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir())
-    for left in root.glob(f"{_TEMP_PREFIX}*-*"):
-        owner = left.name.removeprefix(_TEMP_PREFIX).split("-")[0]
-        if owner.isdigit() and not _alive(int(owner)):
+    for left in root.glob(f"{_TEMP_PREFIX}{_RANDOM}"):
+        with contextlib.suppress(OSError), _locked(left):
             shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{_TEMP_PREFIX}{os.getpid()}-", dir=root))
-    try:
+    with contextlib.ExitStack() as stack:
+        folder = _own_folder(root, stack)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder
+
+
+def _own_folder(root: Path, stack: contextlib.ExitStack) -> Path:
+    """A new folder, locked until ``stack`` ends. Another process may take a folder that is not locked yet for a leftover: make another."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_TEMP_PREFIX, dir=root))
+        try:
+            stack.enter_context(_locked(folder))
+            return folder
+        except (BlockingIOError, FileNotFoundError):
+            continue
+        except OSError:  # a file system without locks: nobody can lock the folder, so nobody removes it
+            return folder
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a folder's lock. Raises BlockingIOError when another process has it, FileNotFoundError when the folder went meanwhile."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+            raise FileNotFoundError(folder)
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -217,17 +276,19 @@ def usable_cpus() -> int:
     return count
 
 
-def _join(address: str) -> None:
-    import ray
+def this_machine(gpus: int) -> Cluster:
+    """What a private cluster would have to offer, without starting it."""
+    return Cluster(nodes=(Node(cpus=float(usable_cpus()), gpus=float(gpus)),), local=True)
 
+
+def _join(address: str) -> None:
     if address.startswith(("http://", "https://")):
         raise ConnectionError(
             f"RAY_ADDRESS is {address}, a dashboard's address, which `ray job submit` uses but a program cannot join; submit this "
             "command as a job, or unset RAY_ADDRESS to run on this machine alone"
         )
     try:
-        ray.init(logging_level="WARNING", log_to_driver=False)
-        raise_on_sigterm()
+        _init(logging_level="WARNING", log_to_driver=False)
     except Exception as error:  # Ray also raises bare ones, for a cluster that is only half up
         mode = os.environ.get("RAY_AUTH_MODE", "unset")
         raise ConnectionError(
@@ -246,13 +307,3 @@ def _share_python_path() -> None:
     roots = [str(Path(str(package.__file__)).resolve().parents[1]) for package in (elf, elf_platform)]
     inherited = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*roots, *inherited]))
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -4,10 +4,11 @@
 import textwrap
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from elf_platform.commands import job_command
 from elf_platform.headline import Figures
+from elf_platform.terminal import Terminal
 from elf_platform.tracking import RunHandle, ui_command
 from elf_platform.tracking.journal import read_lines
 
@@ -28,7 +29,7 @@ _ROWS = (
 
 def print_summary(run_folder: Path, figures: Figures, handle: RunHandle | None, *, conditional: bool) -> None:
     """Headline figures, eight samples, and the way on, on standard output. conditional: the model samples from sources."""
-    out = Console(highlight=False, soft_wrap=True)
+    out = Terminal()
     table = Table(box=None, show_header=False, padding=(0, 2))
     for label, name, other, what in _ROWS:
         if name in figures:
@@ -36,17 +37,18 @@ def print_summary(run_folder: Path, figures: Figures, handle: RunHandle | None, 
             table.add_row(label, _number(figures[name]), beside)
     out.rule(f"run {figures.get('run', '')}")
     for text in last_samples(run_folder, 8):
-        out.print(textwrap.shorten(" ".join(text.split()), 220, placeholder=" ..."), markup=False)
+        out.print(textwrap.shorten(" ".join(text.split()), 220, placeholder=" ..."))
         out.print()
     out.print(table)
     if "score/protocol" in figures:
-        out.print(f"\nperplexity: {figures['score/protocol']}", style="dim", markup=False)
+        out.print(f"\nperplexity: {figures['score/protocol']}", style="dim")
     out.print(f"\nartefact  {figures['artefact']}")
     out.print(f"report    {run_folder / 'report.html'}")
     command = ui_command(handle) if handle else ""
     if command:
         out.print(f"MLflow    {command}")
-    out.print(f"next      python jobs/sample.py {figures['artefact']} {'--sources SOURCES.txt' if conditional else '--count 16'}")
+    words = ("--sources", "SOURCES.txt") if conditional else ("--count", "16")
+    out.print(f"next      {job_command('sample', str(figures['artefact']), *words)}")
 
 
 def last_samples(run_folder: Path, count: int) -> list[str]:

@@ -360,7 +360,7 @@ def test_token_denoising_drops_its_share_of_sources_and_none_of_plain_text() -> 
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"), [({"decoder_prob": 1.5}, "probability"), ({"guidance_min": 6.0}, "guidance_max"), ({"t_eps": 0.0}, "t_eps")]
+    ("settings", "words"), [({"decoder_prob": 1.5}, "between 0 and 1"), ({"guidance_min": 6.0}, "guidance_max"), ({"t_eps": 0.0}, "t_eps")]
 )
 def test_impossible_settings_are_refused(settings: dict[str, float], words: str) -> None:
     with pytest.raises(ValueError, match=words):

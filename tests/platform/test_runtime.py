@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from elf_platform import runtime
+from elf_platform.capacity import Cluster, Node
 from elf_platform.environment import prepare_environment
-from elf_platform.runtime import Cluster, _end_workers, _join, _start, connect, ray_temp, usable_cpus
+from elf_platform.runtime import _MARK, _end_workers, _join, _locked, _start, connect, ray_temp, usable_cpus
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).with_name("ray")
@@ -22,7 +24,7 @@ RAY = Path(sys.executable).with_name("ray")
 
 def test_a_connected_process_stays_connected(ray_cluster: Cluster) -> None:
     with connect() as cluster:
-        assert cluster == Cluster(nodes=1, cpus=2.0, gpus=ray_cluster.gpus, local=False)
+        assert cluster == Cluster(nodes=(Node(cpus=2.0, gpus=ray_cluster.gpus),), local=False)
     import ray
 
     assert ray.is_initialized()
@@ -62,20 +64,75 @@ def test_a_cluster_that_starts_too_slowly_is_started_once_more(tmp_path: Path, m
     assert starts == ["local", "local"]
 
 
-def test_temporary_folders_go_also_those_of_the_dead() -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    left = Path(f"/tmp/elf-ray-{dead.pid}-left")
-    living = Path(f"/tmp/elf-ray-{os.getpid()}-living")
-    left.mkdir()
-    living.mkdir()
+HOLDER = """
+import os, sys, time
+from elf_platform.runtime import ray_temp
+with ray_temp() as folder:
+    print(folder, os.getpid(), flush=True)
+    time.sleep(600)
+"""
+
+
+def holder(*before: str) -> tuple["subprocess.Popen[str]", Path, int]:
+    """A process that has a folder, the folder, and the process's number as it sees it itself."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("platform", "model"))}
+    process = subprocess.Popen([*before, sys.executable, "-c", HOLDER], env=env, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    folder, pid = process.stdout.readline().split()
+    return process, Path(folder), int(pid)
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.communicate()
+
+
+def test_a_folder_goes_with_its_owner_and_no_sooner() -> None:
+    process, folder, _ = holder()
     try:
-        with ray_temp() as folder:
-            assert folder.is_dir() and len(str(folder)) < 40
-            assert not left.exists() and living.exists()
-        assert not folder.exists()
+        with ray_temp() as own:
+            assert own.is_dir() and len(str(own)) < 40
+            assert folder.is_dir()
+            with pytest.raises(BlockingIOError), _locked(own):
+                pass
+        assert not own.exists()
     finally:
-        living.rmdir()
+        end(process)
+    assert folder.is_dir(), "a killed process cannot tidy up"
+    with ray_temp():
+        assert not folder.exists(), "the next one does"
+
+
+def test_the_folder_of_another_pid_namespace_is_left_alone() -> None:
+    """Two containers that share /tmp: the owner's number means nothing here, or another process."""
+    separate = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
+    possible = subprocess.run([*separate, "true"], capture_output=True, check=False).returncode == 0
+    process, folder, pid = holder(*separate) if possible else holder()  # elsewhere the lock alone is tried, as above
+    try:
+        assert not possible or pid < 10
+        with ray_temp():
+            assert folder.is_dir()
+    finally:
+        end(process)
+
+
+def test_a_folder_that_a_cleaner_takes_first_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between making and locking a folder another process may take it for a leftover, and remove it."""
+    make, made = tempfile.mkdtemp, []
+
+    def mkdtemp(**options: str) -> str:
+        folder = make(**options)
+        made.append(Path(folder))
+        if len(made) == 1:
+            Path(folder).rmdir()
+        if len(made) == 2:
+            stack.enter_context(_locked(Path(folder)))
+        return folder
+
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    with contextlib.ExitStack() as stack, ray_temp() as folder:
+        assert folder == made[2] and folder.is_dir()
+    made[1].rmdir()
 
 
 def test_usable_cpus() -> None:
@@ -152,16 +209,16 @@ def test_workers_that_outlive_their_cluster_are_ended(monkeypatch: pytest.Monkey
     """A worker of Ray that never came back from a regular expression once ran on for hours after its cluster and its driver were gone."""
     monkeypatch.setattr(runtime, "_PATIENCE", 0.2)
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
-    raylets = ("this-one", "another")
+    # The second is of a cluster in another container, where the raylet happens to have the same number; the third is no worker of Ray.
+    marks = ({"RAY_RAYLET_PID": "57", _MARK: "/this"}, {"RAY_RAYLET_PID": "57", _MARK: "/another"}, {_MARK: "/this"})
     workers = [
-        subprocess.Popen([sys.executable, "-c", deaf], env=os.environ | {"RAY_RAYLET_PID": raylet}, stdout=subprocess.PIPE, text=True)
-        for raylet in raylets
+        subprocess.Popen([sys.executable, "-c", deaf], env=os.environ | mark, stdout=subprocess.PIPE, text=True) for mark in marks
     ]
     try:
         for worker in workers:
             assert worker.stdout and worker.stdout.readline() == "ready\n"
-        _end_workers("this-one")
-        assert workers[0].wait(10) == -signal.SIGKILL and workers[1].poll() is None
+        _end_workers("/this")
+        assert workers[0].wait(10) == -signal.SIGKILL and workers[1].poll() is workers[2].poll() is None
     finally:
         for worker in workers:
             worker.kill()
@@ -171,16 +228,17 @@ def test_workers_that_outlive_their_cluster_are_ended(monkeypatch: pytest.Monkey
 NAMED = """
 import psutil
 
-from elf_platform.runtime import _RAYLET, _raylet_id, connect
+from elf_platform.runtime import _MARK, _RAYLET, connect
 with connect() as cluster:
     import os, ray
     pid = ray.get(ray.remote(lambda: os.getpid()).remote())
-    assert _raylet_id() and psutil.Process(pid).environ()[_RAYLET] == _raylet_id()
+    variables = psutil.Process(pid).environ()
+    assert _RAYLET in variables and variables[_MARK] == os.environ[_MARK], variables
 """
 
 
 @pytest.mark.slow
-def test_a_workers_environment_names_its_raylet(tmp_path: Path) -> None:
+def test_a_workers_environment_names_its_cluster(tmp_path: Path) -> None:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     clean["PYTHONPATH"] = os.pathsep.join(str(ROOT / part) for part in ("platform", "model"))
     done = subprocess.run([sys.executable, "-c", NAMED], env=clean, capture_output=True, text=True, timeout=600)

@@ -19,6 +19,7 @@ from elf.nn.config import NetworkConfig, Precision
 from elf.nn.mask import encoder_mask
 from elf.nn.token_model import TokenModel
 from elf.processes.token_denoising import TokenDenoising
+from elf.settings import LearningRate, Positive, Seed, Settings, Share
 
 _EXTRA_IDS = 1  # the mask id of token denoising
 # A channel whose standard deviation is below a millionth of its mean carries rounding noise alone in float32.
@@ -26,42 +27,33 @@ _CONSTANT = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnConfig:
+class OwnConfig(Settings):
     """An encoder trained by token denoising, on the run's own shards before the main run, or earlier."""
 
     kind: ClassVar[str] = "own"
+    prefix: ClassVar[str] = "codec."
 
     path: str = ""
     """Folder of a trained codec; the settings below then have no effect. Empty: train one, or reuse the one that the same
     settings and data made before."""
-    channels: int = 128
+    channels: Positive = 128
     """Width of the clean states."""
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(depth=4, hidden=256, heads=4))
     """Trunk of the encoder."""
-    steps: int = 2000
+    steps: Positive = 2000
     """Optimiser steps of the encoder's training."""
-    global_batch: int = 64
+    global_batch: Positive = 64
     """Rows per optimiser step of the encoder's training."""
-    lr: float = 1e-3
+    lr: LearningRate = 1e-3
     """Peak learning rate of the encoder's training."""
-    corrupt_prob: float = 0.25
+    corrupt_prob: Share = 0.25
     """Share of tokens that are corrupted."""
-    random_share: float = 0.2
+    random_share: Share = 0.2
     """Share of the corrupted tokens that become a random token; the others become the mask id."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the encoder's initial weights, data order and corruption."""
     precision: Precision = "fp32"
     """bf16: run the encoder's matrix products in bfloat16 under autocast."""
-
-    def __post_init__(self) -> None:
-        for name in ("channels", "steps", "global_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"codec.{name} is {getattr(self, name)}, but must be at least 1")
-        if not self.lr > 0:
-            raise ValueError(f"codec.lr is {self.lr}, but must be above 0")
-        for name in ("corrupt_prob", "random_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"codec.{name} is {getattr(self, name)}, but must be between 0 and 1")
 
     def encoder_process(self, *, loss_on_padding: bool = False) -> TokenDenoising:
         """The process that trains the encoder; ``loss_on_padding`` as in the process that will use its states."""

@@ -5,7 +5,7 @@ Shapes: B rows, L tokens, C channels (the encoder's width), V rows of the token 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from elf.codecs.hub import hub_folder, is_hub
 from elf.codecs.store import SavedCodec
 from elf.nn.config import Precision
 from elf.nn.mask import encoder_mask
+from elf.settings import Bounds, Settings
 
 _WAY_OUT = (
     "set codec.source to a local folder with config.json and model.safetensors, or use the own codec, which needs no download"
@@ -30,24 +31,24 @@ _BLOCKED = -1e9  # added to a score: its softmax weight is then exactly 0, and u
 
 
 @dataclass(frozen=True, kw_only=True)
-class T5Config:
+class T5Config(Settings):
     """A pretrained T5 encoder; needs the tokenizer that it was trained with (data.tokenizer.source hub:google-t5/t5-small)."""
 
     kind: ClassVar[str] = "t5"
+    prefix: ClassVar[str] = "codec."
 
     source: str = "hub:google-t5/t5-small"
     """hub:NAME or hub:NAME@REVISION: fetch it from the Hugging Face hub, or take it from its local cache. A path: a folder with
     config.json and model.safetensors."""
-    latent_mean: float = 0.0
+    latent_mean: Annotated[float, Bounds(least=-1e6, most=1e6)] = 0.0
     """Subtracted from the encoder's states."""
-    latent_std: float = 0.2
+    latent_std: Annotated[float, Bounds(least=1e-6, most=1e6)] = 0.2
     """Divides the encoder's states after that; 0.2 is what ELF uses for t5-small."""
     precision: Precision = "fp32"
     """bf16: run the encoder's matrix products in bfloat16 under autocast."""
 
     def __post_init__(self) -> None:
-        if not self.latent_std > 0:
-            raise ValueError(f"codec.latent_std is {self.latent_std}, but must be above 0 (ELF uses 0.2 with t5-small)")
+        super().__post_init__()
         if not self.source.removeprefix("hub:"):
             raise ValueError("codec.source is empty, but must be hub:NAME or a folder with config.json and model.safetensors")
 

@@ -14,29 +14,30 @@ from elf.batch import Batch
 from elf.codecs.base import Codec
 from elf.codecs.store import HEADER, SavedCodec
 from elf.codecs.t5 import T5Config
+from elf.settings import Positive, Seed, Settings
 
 _CHANNELS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableConfig:
+class TableConfig(Settings):
     """A frozen table of token embeddings."""
 
     kind: ClassVar[str] = "table"
+    prefix: ClassVar[str] = "codec."
 
     table: Literal["gaussian", "normalised"] = "gaussian"
     """gaussian: every number from a unit normal. normalised: the token embeddings of the encoder in source, each row shifted and
     scaled to mean 0 and standard deviation 1."""
-    channels: int = _CHANNELS
+    channels: Positive = _CHANNELS
     """gaussian only: width of the clean states."""
-    seed: int = 0
+    seed: Seed = 0
     """gaussian only: seed of the numbers."""
     source: str = ""
     """normalised only: folder of a codec, folder of a T5 (config.json and model.safetensors), or hub:NAME."""
 
     def __post_init__(self) -> None:
-        if self.channels < 1:
-            raise ValueError(f"codec.channels is {self.channels}, but must be at least 1")
+        super().__post_init__()
         if self.table == "gaussian" and self.source:
             raise ValueError("codec.source has no effect with codec.table gaussian; drop it, or set codec.table to normalised")
         if self.table == "normalised" and not self.source:

@@ -20,6 +20,7 @@ from elf.nn.config import NetworkConfig, Precision
 from elf.sampling.condition import Condition
 from elf.sampling.config import SampleConfig
 from elf.sampling.result import Samples
+from elf.settings import Settings
 
 LEVELS = 10
 """K: loss is also booked by noise level, bucket k holding t in [k/10, (k+1)/10); t = 0 is noise, t = 1 is data."""
@@ -34,8 +35,10 @@ class Loss:
     levels_K2: Tensor  # float64 [K, 2], (sum, count) of the main loss by noise level, no graph
 
 
-class Process(abc.ABC):
+class Process(Settings, abc.ABC):
     """A generative process over rows of tokens."""
+
+    prefix: ClassVar[str] = "process."
 
     kind: ClassVar[str]
     """Name in configs and artefacts."""

@@ -9,7 +9,7 @@ Shapes: B rows, L tokens, C channels, V vocabulary. Time: t = 0 noise, t = 1 dat
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,11 @@ from elf.sampling.config import SampleConfig
 from elf.sampling.flow import sample_flow
 from elf.sampling.path import LinearPath
 from elf.schedules import log_uniform_shifted, logit_normal
+from elf.settings import Bounds, Scale, Share
+
+LogitMean = Annotated[float, Bounds(least=-30, most=30)]
+"""Beyond 30, a share is 0 or 1 to the last bit of float32."""
+LogitStd = Annotated[float, Bounds(above=0, most=30)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,29 +56,29 @@ class EmbeddedFlow(Process):
     total_parts: ClassVar[tuple[int, ...]] = (0, 1)
     needs_codec: ClassVar[bool] = True
 
-    noise_scale: float = 2.0
+    noise_scale: Scale = 2.0
     """Standard deviation of the noise end of the path, in units of the normalised latents."""
-    time_mean: float = -1.5
+    time_mean: LogitMean = -1.5
     """Mean of the logit of the training time."""
-    time_std: float = 0.8
+    time_std: LogitStd = 0.8
     """Standard deviation of the logit of the training time."""
-    t_eps: float = 0.05
+    t_eps: Annotated[float, Bounds(above=0, below=1)] = 0.05
     """Lower clamp of 1 - t where velocities are divided by it."""
-    decoder_prob: float = 0.2
+    decoder_prob: Share = 0.2
     """Share of rows that train the decoder branch (token cross-entropy); the others train the flow."""
-    decoder_level_mean: float = 0.8
+    decoder_level_mean: LogitMean = 0.8
     """Mean of the logit of the decoder input's share of signal, drawn per token."""
-    decoder_level_std: float = 0.8
+    decoder_level_std: Annotated[float, Bounds(least=0, most=30)] = 0.8
     """Standard deviation of that logit."""
-    decoder_noise_scale: float = 5.0
+    decoder_noise_scale: Annotated[float, Bounds(least=0, most=1e6)] = 5.0
     """Noise scale of the decoder input: 5 for unconditional text, 1 for the paper's conditional tasks."""
-    self_cond_prob: float = 0.5
+    self_cond_prob: Share = 0.5
     """Share of flow rows trained with self-conditioning."""
-    guidance_min: float = 0.5
+    guidance_min: Scale = 0.5
     """Smallest self-conditioning guidance scale in training."""
-    guidance_max: float = 5.0
+    guidance_max: Scale = 5.0
     """Largest self-conditioning guidance scale in training."""
-    condition_drop_prob: float = 0.1
+    condition_drop_prob: Share = 0.1
     """Share of conditional rows that train without their condition, for classifier-free guidance."""
     loss_on_padding: bool = False
     """Padding positions count in the loss: on where padding is a run of end-of-text tokens to be learned (conditional tasks)."""
@@ -84,15 +89,9 @@ class EmbeddedFlow(Process):
     """Token head on the trunk's output through a bottleneck (official code) or as one matrix on the estimate (paper's text)."""
 
     def __post_init__(self) -> None:
-        for name in ("decoder_prob", "self_cond_prob", "condition_drop_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"process.{name} is {getattr(self, name)}, but is a probability between 0 and 1")
-        if not 0 < self.guidance_min <= self.guidance_max:
-            raise ValueError(
-                f"process.guidance_min {self.guidance_min} and guidance_max {self.guidance_max} must be above 0 and in this order"
-            )
-        if self.noise_scale <= 0 or self.time_std <= 0 or not 0 < self.t_eps < 1:
-            raise ValueError("process.noise_scale and time_std must be above 0, t_eps between 0 and 1")
+        super().__post_init__()
+        if self.guidance_min > self.guidance_max:
+            raise ValueError(f"process.guidance_min {self.guidance_min} is above process.guidance_max {self.guidance_max}; exchange them")
 
     def build_network(
         self, network: NetworkConfig, *, vocab_size: int, channels: int, length: int, precision: Precision = "fp32",

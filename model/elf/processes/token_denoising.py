@@ -23,6 +23,7 @@ from elf.nn.token_model import TokenModel
 from elf.processes.base import LEVELS, Loss, Process, Samples
 from elf.sampling.condition import Condition
 from elf.sampling.config import SampleConfig
+from elf.settings import Share
 
 _NO_TEXT = "token_denoising trains an encoder and cannot generate text; sample from an elf or autoregressive artefact"
 
@@ -47,20 +48,16 @@ class TokenDenoising(Process):
     total_parts: ClassVar[tuple[int, ...]] = (0,)
     needs_codec: ClassVar[bool] = False
 
-    corrupt_prob: float = 0.25
+    corrupt_prob: Share = 0.25
     """Share of tokens that are corrupted."""
-    random_share: float = 0.2
+    random_share: Share = 0.2
     """Share of the corrupted tokens that become a random token; the others become the mask id."""
     loss_on: Literal["all", "corrupted"] = "all"
     """Positions whose token is predicted."""
-    condition_drop_prob: float = 0.1
+    condition_drop_prob: Share = 0.1
     """Share of rows with a source whose target is encoded without it, as the flow's rows without their condition are."""
     loss_on_padding: bool = False
     """Padding positions are predicted too: on where the process that uses the states learns them. They are never corrupted or looked at."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.condition_drop_prob <= 1:
-            raise ValueError(f"process.condition_drop_prob is {self.condition_drop_prob}, but is a probability between 0 and 1")
 
     def build_network(
         self, network: NetworkConfig, *, vocab_size: int, channels: int, length: int, precision: Precision = "fp32",

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from elf.data.tokenizer import load_tokenizer
@@ -15,6 +14,7 @@ from elf_platform.data.pairs import held_out_pairs
 from elf_platform.data.pipeline import TOKENIZER
 from elf_platform.data.reader import RowReader
 from elf_platform.data.shards import SPLITS, hash_problem
+from elf_platform.terminal import Terminal
 
 _BARS = 8
 _WIDTH = 40
@@ -81,7 +81,7 @@ def _table(manifest: Manifest) -> str:
         rest = (of.cut, of.dropped, of.truncated, shards)
         table.add_row(split, *(f"{count:,}" for count in counts), f"{filled:.1%}", *(f"{count:,}" for count in rest))
     out = io.StringIO()
-    Console(file=out, width=120).print(table)
+    Terminal(out, width=120).print(table)
     return out.getvalue().rstrip("\n")
 
 

@@ -5,8 +5,9 @@ import time
 from types import TracebackType
 from typing import TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
+
+from elf_platform.terminal import Terminal, Words
 
 _EVERY = 5.0  # seconds between plain lines
 
@@ -20,11 +21,10 @@ class ProgressLine:
         self.phase, self.total, self.unit, self.digits, self.on = phase, max(total, 1e-9), unit, digits, on
         self.done = 0.0
         self._began = self._printed = time.monotonic()
-        self._out = out or sys.stderr
-        console = Console(file=self._out)
+        self._console = console = Terminal(out or sys.stderr)
         self._bar: Progress | None = None
         if on and console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+            columns = (Words("{task.description}"), BarColumn(), Words("{task.fields[text]}"), TimeRemainingColumn())
             self._bar = Progress(*columns, console=console)
             self._task = self._bar.add_task(phase, total=self.total, text="")
 
@@ -54,8 +54,7 @@ class ProgressLine:
         return f"{self.done:.{self.digits}f} of {self.total:.{self.digits}f} {self.unit}, {rate:.1f} {self.unit}/s"
 
     def _print(self, text: str) -> None:
-        self._out.write(f"{self.phase}: {text}\n")
-        self._out.flush()
+        self._console.print(f"{self.phase}: {text}")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar:

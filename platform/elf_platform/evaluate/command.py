@@ -13,6 +13,8 @@ import tyro
 from elf.artefact import load_artefact
 from elf.metrics.perplexity import PROTOCOLS
 from elf.nn.config import Precision
+from elf.settings import Bounds, Count, Positive, Settings
+from elf_platform.commands import job_command
 from elf_platform.config import TrackingConfig
 from elf_platform.config_io import default_storage
 from elf_platform.evaluate.compare import check_current, compare, score_table
@@ -33,7 +35,7 @@ _TEXT_OPTIONS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateCommand:
+class EvaluateCommand(Settings):
     """Score samples, a text or an artefact, and leave a score record."""
 
     subject: Annotated[Path, tyro.conf.Positional]
@@ -51,9 +53,9 @@ class EvaluateCommand:
     """Also score the reference with its words shuffled, and words drawn from its frequencies."""
     protocol: str = "elf"
     """How tokens enter perplexity: elf (the paper's code), elf-macro, once, no-end or bos (docs/scores.md)."""
-    tokens: int = 0
+    tokens: Count = 0
     """Judge tokens of a text at most, the rest is cut; 0 for the judge's limit."""
-    count: int = 0
+    count: Count = 0
     """Texts at most, the first ones; 0 for all."""
     unit: Unit = "paragraph"
     """What one text of a .txt file is."""
@@ -63,15 +65,15 @@ class EvaluateCommand:
     """For an artefact: prepared data whose validation rows it is measured on."""
     precision: Precision = "fp32"
     """Of the judge, or of the artefact that is measured."""
-    batch_tokens: int = BATCH_TOKENS
+    batch_tokens: Positive = BATCH_TOKENS
     """Tokens of one judge batch."""
-    threads: int = 1
+    threads: Annotated[int, Bounds(least=1, most=10_000)] = 1
     """CPU threads of each judge; figures may differ in the last digits between numbers of threads, so the record holds it."""
-    actors: int = 0
+    actors: Annotated[int, Bounds(least=0, most=100_000)] = 0
     """Judges at work at the same time, as Ray actors; 0 for one in this process. The figures are the same."""
-    resamples: int = 1000
+    resamples: Annotated[int, Bounds(least=0, most=1_000_000)] = 1000
     """Bootstrap resamples of the texts for 95 % intervals; 0 for none."""
-    seed: int = 0
+    seed: Annotated[int, Bounds(least=0, most=2**32 - 1)] = 0
     """Of resampling, controls, k-means and the choice of texts for self-BLEU."""
     name: str = ""
     """Of the record; empty for the subject's name."""
@@ -83,26 +85,22 @@ class EvaluateCommand:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"protocol is {self.protocol!r}, but there are {', '.join(PROTOCOLS)}")
-        for option in ("tokens", "count", "actors", "resamples"):
-            if getattr(self, option) < 0:
-                raise ValueError(f"{option} is {getattr(self, option)}, but must be 0 or more")
-        for option in ("batch_tokens", "threads"):
-            if getattr(self, option) < 1:
-                raise ValueError(f"{option} is {getattr(self, option)}, but must be at least 1")
         if self.references_column and self.references is None:
             raise ValueError("references_column names a column of --references, but none are given; give them, or leave it away")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareCommand:
+class CompareCommand(Settings):
     """Print score records side by side and mark where their protocols differ."""
 
     records: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Files, or folders that hold a score.json."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.records:
             raise ValueError("there is nothing to compare; give score records: python jobs/evaluate.py compare A/score.json B/score.json")
 
@@ -157,7 +155,9 @@ def _of_texts(command: EvaluateCommand) -> ScoreRecord:
         judge=judge, protocol=PROTOCOLS[command.protocol], limit=command.tokens, budget=command.batch_tokens, threads=command.threads,
         resampling=Resampling(resamples=command.resamples, seed=command.seed), progress=True,
     )
-    with _actors(command, device) as run:
+    with _actors(command, device) as (run, device):
+        if judge is not None:
+            judge.card = replace(judge.card, device=device)  # of the machines that judge
         return score(
             replace(measure, run=run), subject, name=command.name or _name(command.subject), reference=reference, targets=targets,
             with_controls=command.controls,
@@ -165,20 +165,26 @@ def _of_texts(command: EvaluateCommand) -> ScoreRecord:
 
 
 @contextlib.contextmanager
-def _actors(command: EvaluateCommand, device: str) -> Iterator[Run | None]:
-    """Where batches are scored: None for this process."""
+def _actors(command: EvaluateCommand, device: str) -> Iterator[tuple[Run | None, str]]:
+    """Where batches are scored (None for this process), and the device they are scored on there."""
     if not command.actors or command.judge == NO_JUDGE:
-        yield None
+        yield None, device
         return
     from elf_platform.evaluate.pool import run_on_actors
     from elf_platform.runtime import connect, native_stderr_off
-    from elf_platform.sampling.pool import plan_pool
+    from elf_platform.sampling.pool import plan_pool, sampling_device
 
     source = command.judge if command.judge.startswith("hf:") else str(Path(command.judge).expanduser().absolute())
     with connect() as cluster, native_stderr_off():
+        device, note = sampling_device("auto", cluster)
+        if note:
+            sys.stderr.write(f"judging {note}\n")
         pool = plan_pool(cluster, actors=command.actors, threads=command.threads, device=device, parts=command.actors)
-        yield run_on_actors(
-            source, precision=command.precision, device=device, protocol=command.protocol, threads=command.threads, pool=pool
+        yield (
+            run_on_actors(
+                source, precision=command.precision, device=device, protocol=command.protocol, threads=command.threads, pool=pool
+            ),
+            device,
         )
 
 
@@ -186,7 +192,8 @@ def _of_artefact(command: EvaluateCommand) -> ScoreRecord:
     if texts_only := _changed(command, *_TEXT_OPTIONS):
         raise ValueError(
             f"{', '.join(texts_only)} cannot be used on an artefact, which is measured on prepared rows: its texts are scored once they "
-            f"are there. Sample first: python jobs/sample.py {command.subject} --count 512 --out SAMPLES, then give SAMPLES"
+            f"are there. Sample first, and give SAMPLES:\n    "
+            + job_command("sample", command.subject, "--count", "512", "--out", "SAMPLES")
         )
     if command.data is None:
         raise ValueError(

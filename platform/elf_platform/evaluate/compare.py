@@ -5,12 +5,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from elf.metrics.bootstrap import Estimate
+from elf_platform.commands import job_command
 from elf_platform.evaluate.record import ScoreRecord, Scores, load_record
 from elf_platform.sampling.folder import MANIFEST, read_manifest
+from elf_platform.terminal import Terminal
 
 LABELS = {
     "gen_ppl": "Gen. PPL",
@@ -47,7 +48,7 @@ def check_current(path: Path) -> None:
     if read_manifest(folder)["jsonl"]["sha256"] != scored:
         raise ValueError(
             f"the score record at {path} is of other samples than {folder} holds now: they were replaced or extended since; evaluate "
-            f"again: python jobs/evaluate.py {folder}"
+            f"again:\n    {job_command('evaluate', folder)}"
         )
 
 
@@ -109,7 +110,7 @@ def _table(rows: Sequence[tuple[str, Scores, Any]], marks: Sequence[str]) -> str
         cells = [_figure(scores[column]) if column in scores else "" for column in columns]
         table.add_row(f"{mark}{name}", *cells, str(nfe) if isinstance(nfe, int | float) else "", str(count))
     out = StringIO()
-    Console(file=out, width=1000, highlight=False, markup=False).print(table)
+    Terminal(out, width=1000).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
 

@@ -1,9 +1,9 @@
 """The top of the report: figure cards, the artefact and the commands to try next."""
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from elf_platform.commands import job_command
 from elf_platform.report.charts import clean, sparkline
 from elf_platform.report.figures import NAMES, part_names, typical
 from elf_platform.report.record import RunRecord
@@ -123,9 +123,9 @@ def _commands(record: RunRecord) -> str:
     rows = []
     if artefact:
         what = ["--sources", "SOURCES.txt"] if record.setting("data.source_column") else ["--count", "16"]
-        rows += [("artefact", str(artefact)), ("sample", shlex.join(["python", "jobs/sample.py", str(artefact), *what]))]
+        rows += [("artefact", str(artefact)), ("sample", job_command("sample", artefact, *what, anywhere=True))]
     if record.config and record.summary:
-        variant = shlex.join(["python", "jobs/pretrain.py", "--config", str(record.folder), "--seed", "1"])
+        variant = job_command("pretrain", "--config", record.folder, "--seed", "1", anywhere=True)
         rows.append(("train a variant", variant))
     if record.tracking:
         rows.append(("open in MLflow", record.tracking))

@@ -90,7 +90,7 @@ def read_record(run_folder: Path) -> RunRecord:
     return RunRecord(
         name=str(config.get("name") or run_folder.resolve().name),
         folder=run_folder.absolute(),
-        tracking=ui_command(handle) if handle else "",
+        tracking=ui_command(handle, anywhere=True) if handle else "",
         config=config,
         summary=_object(run_folder / "summary.json"),
         metrics=metrics,

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import tyro
@@ -13,6 +13,7 @@ from elf.artefact import CONFIG, Artefact
 from elf.files import sha256_of
 from elf.nn.config import Precision
 from elf.sampling.config import SampleConfig
+from elf.settings import Bounds, FreeText, Positive
 from elf_platform.sampling.run import SampleRun, SourceFacts
 from elf_platform.sampling.settings import SETTINGS, SINGLE, TOKEN_FREE, origin_words, sampler_settings, settings_words
 from elf_platform.sampling.sources import Source, digest, encode_sources, read_sources
@@ -26,17 +27,22 @@ class SampleCommand(SampleConfig):
     """Draw text from a trained artefact: print it, or fill a folder with it. The sampler's settings count where they are ``given``, and
     are otherwise those that the artefact keeps."""
 
+    prefix: ClassVar[str] = "--"
+
     artefact: Annotated[Path, tyro.conf.Positional]
     """Folder of the artefact: the artefact folder of a run, or what import_elf made."""
-    count: Annotated[int | None, tyro.conf.arg(help_behavior_hint=f"({DEFAULT_COUNT}; with sources, one for each)")] = None  # type: ignore[assignment]
+    count: Annotated[
+        Annotated[int, Bounds(least=1, most=100_000_000)] | None,
+        tyro.conf.arg(help_behavior_hint=f"({DEFAULT_COUNT}; with sources, one for each)"),
+    ] = None  # type: ignore[assignment]
     """Number of samples."""
     out: Path | None = None
     """Folder that a pool of Ray actors fills; the same command goes on where it was stopped. Without it the samples are printed."""
-    compute_batch: int = 32
+    compute_batch: Positive = 32
     """Samples that are computed together. Another value may change roundings in matrix products, and so a token here and there."""
-    actors: int = 0
+    actors: Annotated[int, Bounds(least=0, most=100_000)] = 0
     """Actors that sample at once; 0: as many as the cluster has room for. Their number changes no byte."""
-    threads: int = 0
+    threads: Annotated[int, Bounds(least=0, most=10_000)] = 0
     """CPU threads of an actor; 0: one (printing uses all). Another value may change roundings."""
     gpu: Literal["auto", "on", "off"] = "auto"
     """One GPU for each actor; auto uses GPUs where there are any."""
@@ -50,9 +56,9 @@ class SampleCommand(SampleConfig):
     source_column: str = ""
     """Column of the sources: a name, or where the first line holds none, a number from 1. Empty for "source", and for whole lines of .txt,
     which is tab-separated with a column."""
-    prompt: str | None = None
+    prompt: FreeText | None = None
     """One source, given here."""
-    per_source: int = 1
+    per_source: Positive = 1
     """Samples for each source."""
     strict: bool = False
     """Refuse sources that are longer than the model takes, instead of cutting and counting them."""
@@ -60,11 +66,7 @@ class SampleCommand(SampleConfig):
     """Names of the sampler's settings that are the user's own; None: those that are not as they are by default."""
 
     def __post_init__(self) -> None:
-        if self.count is not None and self.count < 1:
-            raise ValueError(f"--count is {self.count}, but there must be at least 1 sample")
-        for name, least in (("compute_batch", 1), ("per_source", 1), ("actors", 0), ("threads", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} is {getattr(self, name)}, but must be {least} or more")
+        super().__post_init__()
         if self.sources is not None and self.prompt is not None:
             raise ValueError("--sources and --prompt both give sources; give one of them")
         if self.prompt is not None and self.source_column:

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from elf.artefact import load_artefact
+from elf_platform.capacity import Cluster
 from elf_platform.data.progress import ProgressLine
 from elf_platform.lock import exclusive
-from elf_platform.runtime import Cluster, connect, native_stderr_off, usable_cpus
+from elf_platform.runtime import connect, native_stderr_off, this_machine, usable_cpus
 from elf_platform.sampling.command import SampleCommand, Task, check
 from elf_platform.sampling.folder import begin, check_ours, finish, missing_parts, unfinish
-from elf_platform.sampling.pool import plan_pool
+from elf_platform.sampling.pool import plan_pool, sampling_device
 from elf_platform.sampling.rows import load_sampler, sample_batch
+from elf_platform.terminal import Terminal, Words
 
 
 def sample(command: SampleCommand) -> None:
@@ -33,13 +34,13 @@ def print_samples(command: SampleCommand) -> list[dict[str, Any]]:
     """Print a few samples, computed here with all CPUs or a GPU."""
     artefact = load_artefact(command.artefact.expanduser())
     task = check(command, artefact, threads=command.threads or usable_cpus())
-    device = _device(command, torch.cuda.device_count())
+    device, _ = sampling_device(command.gpu, this_machine(torch.cuda.device_count()))
     task = task.placed(device=device, compute_batch=min(command.compute_batch, task.config.count))
     sys.stderr.write(f"sampler: {task.settings}\n")
     sampler = load_sampler(task)
     rows: list[dict[str, Any]] = []
-    columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    columns = (Words("sampling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Terminal(stderr=True), transient=True) as bar:
         line = bar.add_task("sampling", total=None)
         for part, keep in enumerate(task.sizes):
             def advance(done: int, total: int, part: int = part) -> None:
@@ -64,7 +65,10 @@ def fill_folder(command: SampleCommand, folder: Path) -> dict[str, Any]:
     with exclusive(folder, f"the sample folder {folder}", other="--out"), contextlib.ExitStack() as stack:
         # A private cluster has the GPUs of this machine, and is not started when nothing is to be made.
         cluster = stack.enter_context(connect()) if os.environ.get("RAY_ADDRESS") else None
-        task = task.placed(device=_device(command, cluster.gpus if cluster else torch.cuda.device_count()))
+        device, note = sampling_device(command.gpu, cluster or this_machine(torch.cuda.device_count()))
+        if note:
+            sys.stderr.write(f"sampling {note}\n")
+        task = task.placed(device=device)
         begin(folder, task.run, task.config.count)
         parts = missing_parts(folder, task.sizes)
         if parts:
@@ -90,12 +94,6 @@ def _make(task: Task, folder: Path, parts: list[int], command: SampleCommand, cl
     with native_stderr_off(), ProgressLine("sampling", task.config.count - kept, unit="samples", digits=0) as line:
         for record in sample_parts(task, folder, parts, pool):
             line.advance(record["rows"])
-
-
-def _device(command: SampleCommand, gpus: float) -> str:
-    if command.gpu == "on" and gpus < 1:
-        raise ValueError("--gpu is on, but there is no GPU; leave it at auto, or set it off to sample on CPUs")
-    return "cuda" if command.gpu != "off" and gpus >= 1 else "cpu"
 
 
 def _cut(task: Task) -> str:

@@ -1,8 +1,6 @@
 """The driver's side of tracking: open the one run before training, send and end it afterwards. Never stops a run for a server."""
 
 import math
-import shlex
-import sys
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from elf.files import committing
+from elf_platform.commands import job_command, module_command
 from elf_platform.tracking.base import RunHandle, Status, load_handle
 from elf_platform.tracking.delivery import ExperimentDeleted, open_delivery, reason, say
 from elf_platform.tracking.journal import Cursor, waiting
@@ -104,8 +103,7 @@ def flush(handle: RunHandle, run_folder: Path) -> bool:
 
 def flush_command(run_folder: Path) -> str:
     """The command that sends what waits in the run folder, from any directory."""
-    job = Path(__file__).resolve().parents[3] / "jobs" / "track.py"
-    return shlex.join([sys.executable, str(job), "flush", str(run_folder.absolute())])
+    return job_command("track", "flush", run_folder.absolute(), anywhere=True)
 
 
 def finish(
@@ -133,11 +131,11 @@ def finish(
     return flush(handle, run_folder)
 
 
-def ui_command(handle: RunHandle) -> str:
+def ui_command(handle: RunHandle, *, anywhere: bool = False) -> str:
     """The command that opens the MLflow page of the run; empty when there is none."""
     if handle.kind != "mlflow":
         return ""
     if urlsplit(handle.uri).scheme in ("http", "https"):
         run = f"/#/experiments/{handle.experiment_id}/runs/{handle.run_id}" if handle.run_id else ""
-        return shlex.join(["python", "-m", "webbrowser", handle.uri.rstrip("/") + run])
-    return shlex.join(["mlflow", "ui", "--backend-store-uri", handle.uri])
+        return module_command("webbrowser", handle.uri.rstrip("/") + run, anywhere=anywhere)
+    return module_command("mlflow", "ui", "--backend-store-uri", handle.uri, anywhere=anywhere)

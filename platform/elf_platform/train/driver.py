@@ -50,7 +50,7 @@ def launch(job: Job, *, use_gpu: bool, title: str) -> None:
 
 def _scaling(job: Job, use_gpu: bool) -> ScalingConfig:
     train = job.config.train
-    resources = {"GPU": 1.0, "CPU": 1.0} if use_gpu else {"CPU": float(job.threads)}
+    resources = {"CPU": float(job.threads)} | ({"GPU": 1.0} if use_gpu else {})
     workers = (train.min_workers, train.workers) if train.min_workers else train.workers
     return ScalingConfig(
         num_workers=workers, use_gpu=use_gpu, resources_per_worker=resources, elastic_resize_monitor_interval_s=train.resize_every_s

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from elf.optim import NEGLIGIBLE_SHARE
+from elf_platform.capacity import Cluster
 from elf_platform.config import RunConfig
-from elf_platform.runtime import Cluster
 
 _GB = 1e9
 
@@ -17,32 +17,45 @@ class Placement:
     """What a run takes of the cluster."""
 
     use_gpu: bool
-    threads: int  # CPU threads per worker
+    threads: int
+    """CPU threads per worker; its node has a CPU for each."""
+    note: str = ""
+    """What the user would not expect of it."""
 
 
-def place(config: RunConfig, cluster: Cluster, *, most: dict[str, float] | None = None) -> Placement:
-    """GPUs and threads for the workers. ``most``: resources that autoscaling may bring, where the cluster scales.
+def place(config: RunConfig, cluster: Cluster) -> Placement:
+    """GPUs and threads for the workers; each fits one node, of those that are there or that autoscaling may bring.
 
     Raises ValueError when the workers do not fit the cluster, with the numbers compared."""
     train = config.train
     needed = train.min_workers or train.workers  # an elastic group starts with what is there
-    gpus, cpus = (max(cluster.gpus, (most or {}).get("GPU", 0.0)), max(cluster.cpus, (most or {}).get("CPU", 0.0)))
-    use_gpu = train.gpu == "on" or (train.gpu == "auto" and gpus >= needed)
-    if use_gpu and gpus < needed:
+    on_gpus = cluster.room(cpus=1, gpus=1)
+    use_gpu = train.gpu == "on" or (train.gpu == "auto" and on_gpus >= needed)
+    if use_gpu and on_gpus < needed:
         raise ValueError(
-            f"train.workers {needed} with train.gpu {train.gpu} needs {needed} GPUs, but the cluster has {gpus:g}; "
-            f"lower train.workers, add GPU nodes, or set train.gpu to off to train on {cpus:g} CPUs"
+            f"train.workers {needed} with train.gpu {train.gpu} needs {needed} GPUs, each with a CPU of its node, but the cluster has "
+            f"{on_gpus}: {cluster.words()}; lower train.workers, add GPU nodes, or set train.gpu to off to train on CPUs"
         )
-    if use_gpu:
-        return Placement(use_gpu=True, threads=train.threads or max(1, int(cpus // max(gpus, 1))))
-    threads = train.threads or max(1, int(cpus // train.workers))
-    if needed * threads > cpus:
+    gpus = 1 if use_gpu else 0
+    threads = train.threads or cluster.widest(train.workers, gpus=gpus)
+    room = cluster.room(cpus=threads, gpus=gpus)
+    if room < needed:
+        fewer = cluster.widest(needed, gpus=gpus)
+        fits = fewer < threads and cluster.room(cpus=fewer, gpus=gpus) >= needed
+        ways = [f"lower train.workers to at most {room}"] * (room > 0) + [f"lower train.threads to at most {fewer}"] * fits
         raise ValueError(
-            f"train.workers {needed} x {threads} CPU threads = {needed * threads} CPUs, but the cluster has {cpus:g}; "
-            f"lower train.workers to at most {max(int(cpus // threads), 1)}"
-            + (f", or train.threads to at most {int(cpus // needed)}" if cpus >= needed else ", or join a larger cluster")
+            f"train.workers {needed} x {threads} CPU threads = {needed * threads} CPUs, and each worker has to fit one node, but the "
+            f"cluster has {cluster.words()}, with room for {room}; {', or '.join(ways or ['join a larger cluster'])}"
         )
-    return Placement(use_gpu=False, threads=threads)
+    return Placement(use_gpu=use_gpu, threads=threads, note=_note(config, cluster, use_gpu, needed, threads))
+
+
+def _note(config: RunConfig, cluster: Cluster, use_gpu: bool, needed: int, threads: int) -> str:
+    if use_gpu and cluster.room_now(cpus=threads, gpus=1) < needed:
+        return "the cluster scales up for them first"
+    if config.train.gpu == "auto" and not use_gpu and (some := cluster.room(cpus=1, gpus=1)):
+        return f"on CPUs, because the cluster has GPUs for {some} worker{'s' if some > 1 else ''} only"
+    return ""
 
 
 def memory_per_worker(parameters: int, config: RunConfig) -> tuple[float, str]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from elf_platform.terminal import Terminal, Words
 from elf_platform.tracking import Event
 from elf_platform.tracking.journal import EVENTS_FILE, METRICS_FILE, event_of
 
@@ -34,10 +34,10 @@ class Progress:
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
             columns = (
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
+                Words("{task.description}"), BarColumn(), MofNCompleteColumn(), Words("{task.fields[figures]}"),
                 TimeRemainingColumn(),
             )
-            self._bar = Bar(*columns, console=Console(stderr=True))
+            self._bar = Bar(*columns, console=Terminal(stderr=True))
             self._task = self._bar.add_task(self.title, total=self.total, figures="starting workers")
             self._bar.start()
         else:
@@ -56,8 +56,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints one line; above the bar where there is one."""
-        console = self._bar.console if self._bar else Console(stderr=True)
-        console.print(f"{self.title}: {text}", highlight=False, markup=False, soft_wrap=True)
+        console = self._bar.console if self._bar else Terminal(stderr=True)
+        console.print(f"{self.title}: {text}")
 
     def _run(self) -> None:
         while not self._stop.wait(0.5):

@@ -53,11 +53,11 @@ def test_the_warped_grid_follows_its_density() -> None:
     [
         ({"grid": "warped"}, "needs sample.grid_density"),
         ({"grid": "uniform", "grid_density": (1.0,)}, "no effect with sample.grid uniform"),
-        ({"grid": "warped", "grid_density": (1.0, -1.0)}, "0 or more"),
-        ({"grid": "warped", "grid_density": (0.0, 0.0)}, "not 0 everywhere"),
+        ({"grid": "warped", "grid_density": (1.0, -1.0)}, "at least 0"),
+        ({"grid": "warped", "grid_density": (0.0, 0.0)}, "not be 0 everywhere"),
         ({"grid": "warped", "grid_density": (float("nan"),)}, "finite"),
-        ({"steps": 0}, "at least 1 step"),
-        ({"cfg": -1.0}, "0 or more"),
+        ({"steps": 0}, "sample.steps is 0, but must be between 1 and 1000000"),
+        ({"cfg": -1.0}, "sample.cfg is -1, but must be between 0"),
         ({"top_p": 0.0}, "top_p"),
         ({"guidance_from": 0.6, "guidance_to": 0.4}, "in this order"),
         *(({name: float(bad)}, f"sample.{name} is {bad}, but must be a finite number")

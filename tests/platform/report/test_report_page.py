@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from elf_platform.commands import job_command
 from elf_platform.report import render_figures, write_report
 from elf_platform.tracking import RunHandle, book_event, start_tracker
 
@@ -88,7 +89,7 @@ def test_a_conditional_model_is_sampled_from_sources(tmp_path: Path) -> None:
     write_run(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     write(tmp_path / "config.json", config | {"data": {"paths": [], "source_column": "de"}})
-    assert f"python jobs/sample.py {tmp_path / 'artefact'} --sources SOURCES.txt" in read_page(tmp_path)[1].all("code")
+    assert job_command("sample", tmp_path / "artefact", "--sources", "SOURCES.txt", anywhere=True) in read_page(tmp_path)[1].all("code")
 
 
 def test_every_section_is_there_and_says_what_the_files_say(tmp_path: Path) -> None:
@@ -100,7 +101,8 @@ def test_every_section_is_there_and_says_what_the_files_say(tmp_path: Path) -> N
     assert [title for title in page.all("h3") if not title.startswith("step")] == [*titles, "Throughput", "Gradient norm"]
     cards = dict(zip(page.all("span", "name"), page.all("span", "value"), strict=False))
     assert cards["Validation loss"] == "0.4321" and cards["Steps"] == "100" and cards["NFE"] == "33" and cards["Tokens / s"] == "2.05k"
-    assert {str(tmp_path / "artefact"), f"python jobs/sample.py {tmp_path / 'artefact'} --count 16"} <= set(page.all("code"))
+    command = job_command("sample", tmp_path / "artefact", "--count", "16", anywhere=True)
+    assert {str(tmp_path / "artefact"), command} <= set(page.all("code"))
     assert len(page.all("div", "stop")) == 8
     assert [text.split()[1] for text in page.all("p", "prose")[:6]] == ["0", "0", "50", "50", "100", "100"]
     units = page.all("p", "unit")

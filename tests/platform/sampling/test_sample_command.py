@@ -7,19 +7,20 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from sample_folders import fill, task_of
 from small_artefact import edit_config, small_artefact
 
 from elf.artefact import load_artefact
 from elf.processes import Autoregressive, EmbeddedFlow
+from elf_platform.capacity import Cluster, Node, growth_of
 from elf_platform.cli import parse_settings
 from elf_platform.lock import exclusive
-from elf_platform.runtime import Cluster
 from elf_platform.sampling.command import SampleCommand, Task
 from elf_platform.sampling.folder import read_samples
 from elf_platform.sampling.job import fill_folder, print_samples
-from elf_platform.sampling.pool import Pool, plan_pool
+from elf_platform.sampling.pool import Pool, plan_pool, sampling_device
 from elf_platform.sampling.rows import load_sampler, sample_batch
 
 
@@ -125,13 +126,13 @@ def test_printing_goes_through_the_same_function(models: dict[str, Path], capsys
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        (["--count", "0"], "--count is 0, but there must be at least 1 sample"),
-        (["--count", "-3"], "--count is -3, but there must be at least 1 sample"),
-        (["--steps", "0"], "sample.steps is 0, but sampling needs at least 1 step"),
+        (["--count", "0"], "--count is 0, but must be between 1 and 100000000"),
+        (["--count", "-3"], "--count is -3, but must be between 1 and 100000000"),
+        (["--steps", "0"], "--steps is 0, but must be between 1 and 1000000"),
         (["--sampler", "euler"], "'ode'.*'sde'.*'heun'"),
         (["--grid", "cosine"], "'logit-normal'.*'uniform'"),
-        (["--compute_batch", "0"], "--compute_batch is 0, but must be 1 or more"),
-        (["--actors", "-1"], "--actors is -1, but must be 0 or more"),
+        (["--compute_batch", "0"], "--compute_batch is 0, but must be at least 1"),
+        (["--actors", "-1"], "--actors is -1, but must be between 0 and 100000"),
         (["--actors", "2"], "but the samples are to be printed; give --out"),
         (["--strict"], "are about sources, but none are given"),
         (["--prompt", "a", "--sources", "b.txt"], "give one of them"),
@@ -214,13 +215,32 @@ def test_a_folder_that_another_process_fills_is_refused(models: dict[str, Path],
 
 
 def test_actors_take_what_there_is() -> None:
-    here = Cluster(nodes=1, cpus=4.0, gpus=2.0, local=True)
+    here = Cluster(nodes=(Node(cpus=4.0, gpus=2.0),), local=True)
     assert plan_pool(here, actors=0, threads=1, device="cpu", parts=9) == Pool(actors=4, cpus=1, gpus=0)
     assert plan_pool(here, actors=0, threads=3, device="cpu", parts=9) == Pool(actors=1, cpus=3, gpus=0)
     assert plan_pool(here, actors=3, threads=1, device="cpu", parts=2) == Pool(actors=2, cpus=1, gpus=0), "no actor without a part"
     assert plan_pool(here, actors=0, threads=1, device="cuda", parts=9) == Pool(actors=2, cpus=1, gpus=1)
     for actors, threads, device in ((5, 1, "cpu"), (0, 5, "cpu"), (3, 1, "cuda")):
-        with pytest.raises(ValueError, match="do not fit: this machine has [24] .PUs; lower --actors or --threads"):
+        with pytest.raises(ValueError, match="not fit: this machine has 4 CPUs and 2 GPUs, .* lower --actors or --threads"):
             plan_pool(here, actors=actors, threads=threads, device=device, parts=9)
-    grows = Cluster(nodes=1, cpus=1.0, gpus=0.0, local=False)
+    grows = Cluster(nodes=(Node(cpus=1.0),), local=False)
     assert plan_pool(grows, actors=8, threads=1, device="cpu", parts=9).actors == 8
+    two = Cluster(nodes=(Node(cpus=4.0), Node(cpus=4.0)), local=False)
+    assert plan_pool(two, actors=0, threads=3, device="cpu", parts=9).actors == 2, "one a node, not 8 // 3 with one of them nowhere"
+    with pytest.raises(ValueError, match="1 actor with 8 CPU threads each does not fit: the cluster has 2 nodes of 4 CPUs"):
+        plan_pool(two, actors=0, threads=8, device="cpu", parts=9)
+
+
+def test_a_gpu_cluster_that_is_scaled_to_zero_samples_on_gpus() -> None:
+    limits = growth_of(yaml.safe_load((Path(__file__).parents[3] / "cluster.yaml").read_text()))
+    zero = Cluster(nodes=(Node(cpus=4),), local=False, growth=limits)
+    device, note = sampling_device("auto", zero)
+    assert device == "cuda" and "scales up" in note and "8 nodes of 8 CPUs and 1 GPU" in note
+    assert plan_pool(zero, actors=0, threads=1, device=device, parts=99).actors == 8
+    none = Cluster(nodes=(Node(cpus=4),), local=False)
+    device, note = sampling_device("auto", none)
+    assert device == "cpu" and "no GPU" in note, "never without a word"
+    with pytest.raises(ValueError, match="--gpu is on, but there is no GPU"):
+        sampling_device("on", none)
+    assert sampling_device("off", zero) == ("cpu", "")
+    assert sampling_device("auto", Cluster(nodes=(Node(cpus=4, gpus=1),), local=True)) == ("cuda", "")

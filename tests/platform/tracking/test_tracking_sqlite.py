@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from elf_platform.commands import module_command
 from elf_platform.config import TrackingConfig
 from elf_platform.tracking import RunHandle, book_event, finish, flush, load_handle, open_run, start_tracker, ui_command
 from elf_platform.tracking.delivery import open_delivery
@@ -74,7 +75,7 @@ def test_one_run_holds_all_and_opening_it_is_quiet(storage: Path, tmp_path: Path
     assert [file.path for file in client.list_artifacts(run.info.run_id, "artefact")] == ["artefact/config.json"]
     assert [file.path for file in client.list_artifacts(run.info.run_id, "texts/samples")] == ["texts/samples/0-00003000.txt"]
     assert (storage / "mlartifacts" / "all" / run.info.run_id / "artifacts" / "figures" / "loss.svg").exists()
-    assert ui_command(handle) == f"mlflow ui --backend-store-uri sqlite:///{storage}/mlflow.db"
+    assert ui_command(handle) == module_command("mlflow", "ui", "--backend-store-uri", f"sqlite:///{storage}/mlflow.db")
 
 
 def test_a_restart_continues_the_run_and_adds_no_point_twice(storage: Path, tmp_path: Path) -> None:
