@@ -1,13 +1,15 @@
-"""Send the figures of runs to their MLflow store, or tell what waits.
+"""The runs that are there, where their figures are, and sending what waits to their MLflow store.
 
-python jobs/track.py flush RUN ...     figures gather in the run folder while a tracking server is down: send them now
+python jobs/track.py list              the runs of the storage: state, steps, loss, and the command that goes on with each
 python jobs/track.py status RUN ...    where the figures are, what waits, how the run ended, what happened to it
+python jobs/track.py flush RUN ...     figures gather in the run folder while a tracking server is down: send them now
 
-RUN is the folder of a run, or its name under $ELF_HOME/runs. A point is sent once, however often this is called. The exit status
-of flush is 0 when nothing waits any more and 1 when a store still does not answer.
+RUN is the folder of a run, or its name under $ELF_HOME/runs; --storage names another storage for list. flush sends a point once, however
+often it is called; its exit status is 0 when nothing waits any more, 1 when a store still does not answer.
 """
 
 import argparse
+from pathlib import Path
 
 import _paths  # noqa: F401  first: where the packages are
 
@@ -16,21 +18,20 @@ from elf_platform.commands import as_typed, job_command
 
 
 def main(argv: list[str]) -> int:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog=job_command("track"), description=as_typed(str(__doc__)), formatter_class=form, allow_abbrev=False
-    )
-    parser.add_argument("verb", choices=("flush", "status"))
-    parser.add_argument("runs", metavar="RUN", nargs="+")
+    text, form = as_typed(str(__doc__)), argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog=job_command("track"), description=text, formatter_class=form, allow_abbrev=False)
+    parser.add_argument("verb", choices=("list", "status", "flush"))
+    parser.add_argument("runs", metavar="RUN", nargs="*")
+    parser.add_argument("--storage", type=Path)
     words = parser.parse_args(argv)
-
-    from elf_platform.tracking.status import describe, find_run, flush_run
-
+    if (words.verb == "list") == bool(words.runs) or (words.storage and words.verb != "list"):
+        parser.error("list takes no RUN, but --storage if wanted; status and flush take the folders or names of runs")
+    from elf_platform.tracking.status import describe, find_run, flush_run, list_storage
     folders = [find_run(name) for name in words.runs]
-    if words.verb == "status":
-        print("\n\n".join(map(describe, folders)))
+    if words.verb != "flush":
+        print("\n\n".join(map(describe, folders)) if folders else list_storage(words.storage))
         return 0
-    sent = [flush_run(folder) for folder in folders]
+    sent = list(map(flush_run, folders))
     print("\n".join(line for _, line in sent))
     return 0 if all(done for done, _ in sent) else 1
 

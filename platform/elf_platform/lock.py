@@ -38,6 +38,15 @@ def exclusive(folder: Path, what: str, *, wait: Callable[[str], None] | None = N
         yield
 
 
+def is_held(folder: Path) -> bool:
+    """Whether another process holds ``folder`` at this moment."""
+    try:
+        with (folder / LOCK).open("r+") as file:
+            return not _take(file.fileno())
+    except OSError:  # nobody ever held it
+        return False
+
+
 def _take(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,7 @@
 """Where the parts of a run are placed: checks before it, and single tasks on the right machine."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,20 +11,30 @@ import torch
 from elf_platform.capacity import Cluster
 from elf_platform.config import RunConfig
 from elf_platform.sizes import expected_sizes, shape_network
-from elf_platform.train.preflight import Placement, check_disk, check_memory, place
+from elf_platform.train.preflight import Placement, Sum, check_disk, check_memory, place
 
 T = TypeVar("T")
 J = TypeVar("J")
 
 
-def preflight(config: RunConfig, cluster: Cluster) -> tuple[Placement, str]:
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """What was checked before anything is done, in words."""
+
+    line: str
+    """Workers and threads, memory, disk."""
+    sums: str
+    """How memory and disk come about."""
+
+
+def preflight(config: RunConfig, cluster: Cluster) -> tuple[Placement, Preflight]:
     """Refuse what cannot run, with the sums: workers against the cluster, memory, disk. Before any work is done.
 
     Returns where the run goes, and the sums in words."""
     placement = place(config, cluster)
     vocab_size, channels = expected_sizes(config)
     parameters = sum(p.numel() for p in shape_network(config, vocab_size=vocab_size, channels=channels).parameters())
-    memory = ""
+    memory: Sum | None = None
     if not placement.use_gpu:
         # Another machine's memory cannot be asked from here; its workers' own check is the allocation.
         available = _available_memory() if cluster.local else float("inf")
@@ -34,7 +45,11 @@ def preflight(config: RunConfig, cluster: Cluster) -> tuple[Placement, str]:
     workers = f"{config.train.workers} worker{'s' if config.train.workers > 1 else ''}"
     kind = f"{'1 GPU and ' if placement.use_gpu else ''}{placement.threads} CPU thread{'s' if placement.threads > 1 else ''}"
     note = f" ({placement.note})" if placement.note else ""
-    return placement, f"{workers} with {kind} each{note}; {memory or 'memory not known from here'}; {disk}"
+    room = f"memory {memory} before activations" if memory else "memory not known from here"
+    return placement, Preflight(
+        line=f"{workers} with {kind}{' each' if config.train.workers > 1 else ''}{note}; {room}; disk {disk}",
+        sums=f"memory: {memory.words if memory else 'not known from here'}; disk: {disk.words}",
+    )
 
 
 def remotely(function: Callable[[J], T], job: J, *, use_gpu: bool, cluster: Cluster) -> T:

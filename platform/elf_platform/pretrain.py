@@ -19,7 +19,7 @@ from elf_platform.runtime import Cluster, connect
 from elf_platform.sizes import shape_network
 from elf_platform.summary import print_summary
 from elf_platform.terminal import say
-from elf_platform.tracking import RunHandle, load_handle, open_run, start_tracker
+from elf_platform.tracking import RunHandle, book_event, load_handle, open_run, start_tracker
 from elf_platform.tracking import finish as end_tracking
 from elf_platform.train.driver import launch
 from elf_platform.train.preflight import Placement, average_note
@@ -39,8 +39,9 @@ def pretrain(config: RunConfig, recipe: str) -> Figures:
             encoder_config(config)  # refuses a batch that does not divide before any work
             config.process.check_sampling(config.sample, conditional=bool(config.data.source_column))
             with connect() as cluster:
-                placement, sums = preflight(config, cluster)
-                say(f"preflight: {sums}")
+                placement, checked = preflight(config, cluster)
+                say(f"preflight: {checked.line}")
+                book_event(run_folder, 0, "preflight", checked.sums)
                 if note := average_note(config):
                     say(f"note: {note}")
                 data = prepare(config.data, config.storage)

@@ -52,7 +52,8 @@ class RunRecord:
     @property
     def eventful(self) -> bool:
         """Whether more happened than one attempt that began."""
-        return len(self.events) > 1 or any(event.kind != "attempt" for event in self.events)
+        kinds = [event.kind for event in self.events]
+        return kinds.count("attempt") > 1 or any(kind not in ("attempt", "preflight") for kind in kinds)
 
     def turns(self) -> list[tuple[float, str]]:
         """(step, what happened) where the curve was taken up anew: restarts, resizes, rollbacks; once for each step."""

@@ -30,6 +30,9 @@ for _name in ("alembic", "mlflow", "urllib3.connectionpool"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 KEY_TAG = "elf.key"
+KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
+"""What MLflow's pages take an experiment for: the training of models, with charts grouped by the first word of their names. Without it the
+page opens in a view for language model calls, which is empty."""
 VALUE_LIMIT = 6000
 TAG_LIMIT = 5000  # of older servers; newer ones take 8000
 PER_BATCH = 100  # params or tags in one request
@@ -105,7 +108,8 @@ class MlflowStore:
         experiment = client.get_experiment_by_name(handle.experiment)
         if experiment is None:
             try:
-                return str(client.create_experiment(handle.experiment, artifact_location=handle.artifact_root or None))
+                root = handle.artifact_root or None
+                return str(client.create_experiment(handle.experiment, artifact_location=root, tags={KIND_TAG: KIND}))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -117,6 +121,8 @@ class MlflowStore:
                 f"back with `MLFLOW_TRACKING_URI={handle.uri} mlflow experiments restore --experiment-id "
                 f"{experiment.experiment_id}`, or set tracking.experiment to another name"
             )
+        if KIND_TAG not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, KIND_TAG, KIND)
         return str(experiment.experiment_id)
 
     @staticmethod

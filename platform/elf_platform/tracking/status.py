@@ -6,6 +6,7 @@ from pathlib import Path
 from elf_platform.config_io import default_storage, unknown_key
 from elf_platform.tracking.base import load_handle
 from elf_platform.tracking.journal import METRICS_FILE, read_events, waiting
+from elf_platform.tracking.listing import list_runs
 from elf_platform.tracking.runs import flush, flush_command, ui_command
 
 _MARKS = ("config.json", METRICS_FILE)  # every run folder has one of them
@@ -21,6 +22,11 @@ def find_run(name: str) -> Path:
     if known and "/" not in name:
         raise FileNotFoundError(f"{unknown_key(name, known, what='run')} Runs are looked up in {runs}; a folder can be given as well.")
     raise FileNotFoundError(f"{name} is neither the folder of a run nor the name of one in {runs}")
+
+
+def list_storage(storage: Path | None) -> str:
+    """The runs of ``storage``, of $ELF_HOME where it is None."""
+    return list_runs(storage.expanduser().absolute() if storage else default_storage())
 
 
 def flush_run(run_folder: Path) -> tuple[bool, str]:

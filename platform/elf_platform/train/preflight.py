@@ -76,8 +76,22 @@ def memory_per_worker(parameters: int, config: RunConfig) -> tuple[float, str]:
     return total, words
 
 
-def check_memory(parameters: int, config: RunConfig, *, available: float, per_machine: int, snapshot: bool = False) -> str:
-    """The sum in words. Raises ValueError when ``per_machine`` workers need more than ``available`` bytes before any activation.
+@dataclass(frozen=True, kw_only=True)
+class Sum:
+    """Bytes that a run needs of what is there, and how they come about."""
+
+    needed: float
+    available: float
+    words: str
+
+    def __str__(self) -> str:
+        there = f" of {self.available / _GB:,.0f}" if math.isfinite(self.available) else ""
+        return f"{self.needed / _GB:,.2f}{there} GB"
+
+
+def check_memory(parameters: int, config: RunConfig, *, available: float, per_machine: int, snapshot: bool = False) -> Sum:
+    """What the workers of one machine or GPU need. Raises ValueError when ``per_machine`` of them need more than ``available`` bytes before
+    any activation.
 
     snapshot: the copy that a save in the background writes from lies in the same memory (it does on CPUs)."""
     total, words = memory_per_worker(parameters, config)
@@ -91,7 +105,7 @@ def check_memory(parameters: int, config: RunConfig, *, available: float, per_ma
             f"{total * per_machine / _GB:.2f} GB, but {available / _GB:.2f} GB are there. Use a higher engine.zero with more "
             "workers, or a smaller network"
         )
-    return words
+    return Sum(needed=total * per_machine, available=available, words=words)
 
 
 def average_note(config: RunConfig) -> str:
@@ -113,8 +127,8 @@ def checkpoint_bytes(parameters: int, config: RunConfig) -> float:
     return 4.0 * parameters * (2 + {"muon": 1.1, "adamw": 2.0}[config.optim.name])
 
 
-def check_disk(parameters: int, config: RunConfig, folder: Path, *, free: float | None = None) -> str:
-    """The sum in words. Raises ValueError when the checkpoints that are kept, one being written and the artefact do not fit.
+def check_disk(parameters: int, config: RunConfig, folder: Path, *, free: float | None = None) -> Sum:
+    """What the run leaves on disk. Raises ValueError when the checkpoints that are kept, one being written and the artefact do not fit.
 
     free: bytes free on ``folder``'s disk; asked of the system when None."""
     existing = next(p for p in (folder, *folder.parents) if p.exists())
@@ -131,4 +145,4 @@ def check_disk(parameters: int, config: RunConfig, folder: Path, *, free: float 
             f"the run needs {words}, but {existing} has {free / _GB:.2f} GB free; free some, set --storage to a larger disk, or lower "
             "train.keep"
         )
-    return words
+    return Sum(needed=needed, available=free, words=words)

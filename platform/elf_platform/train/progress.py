@@ -30,6 +30,8 @@ class Progress:
         self._bar: Bar | None = None
         self._printed = time.monotonic()
         self._last: dict[str, float] = {}
+        self._valid = ""  # the last validation, and its step
+        self._unsaid = False  # whether figures came since the last line
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
@@ -49,8 +51,8 @@ class Progress:
         self._stop.set()
         self._thread.join()
         self._poll()
-        if self._last and not self._bar:
-            self._show(int(self._last.get("step", self.total)), True)
+        if self._unsaid and kind is None and not self._bar:
+            self._show(int(self._last["step"]), True)
         if self._bar:
             self._bar.stop()
 
@@ -79,19 +81,22 @@ class Progress:
                 self._show_event(item)
             else:
                 self._last.update(item)
+                if "valid/loss" in item:
+                    self._valid = f"validation {item['valid/loss']:.4g} (step {item['step']:g})"
+                self._unsaid = True
                 self._show(int(item["step"]), False)
 
     def _show_event(self, event: Event) -> None:
         if event.kind == "attempt":  # the bar goes back to where the workers go on; the old speed is no guide to theirs
-            self._last = {}
+            self._last, self._valid, self._unsaid = {}, "", False
             if self._bar:
                 self._bar.reset(self._task, completed=event.step, figures="starting workers")
         self.say(f"step {event.step}, {event.kind.replace('_', ' ')}: {' '.join(event.text.split())}")
 
     def _show(self, step: int, final: bool) -> None:
         parts = [f"loss {self._last['train/loss']:.4g}"] if "train/loss" in self._last else []
-        if "valid/loss" in self._last:
-            parts.append(f"valid {self._last['valid/loss']:.4g}")
+        if self._valid:
+            parts.append(self._valid)
         if "perf/tokens_per_second" in self._last:
             parts.append(f"{self._last['perf/tokens_per_second']:,.0f} tokens/s")
         if self._bar:
@@ -101,7 +106,7 @@ class Progress:
             if self._last.get("perf/step_seconds") and step < self.total:
                 left = f", {self._last['perf/step_seconds'] * (self.total - step):.0f} s left"
             self.say(f"step {step} of {self.total}, {', '.join(parts)}{left}")
-            self._printed = time.monotonic()
+            self._printed, self._valid, self._unsaid = time.monotonic(), "", False  # a validation is said once
 
 
 class _Tail:

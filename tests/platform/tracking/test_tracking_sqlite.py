@@ -259,3 +259,13 @@ def test_the_job_finds_runs_by_name_and_tells_what_waits(
         main(["flush", "other"])
     main(["status", "other"])
     assert "in the run folder only" in capsys.readouterr().out
+
+
+def test_mlflow_takes_the_experiment_for_model_training(storage: Path, tmp_path: Path) -> None:
+    """Its page opens in an empty view of language model calls otherwise; one that is there already, of another program, is tagged too."""
+    handle = open_in(storage, tmp_path / "new", "tagged")
+    client = client_of(handle)
+    assert client.get_experiment(handle.experiment_id).tags["mlflow.experimentKind"] == "custom_model_development"
+    other = client.create_experiment("older")
+    found = open_in(storage, tmp_path / "old", "older")
+    assert found.experiment_id == other and client.get_experiment(other).tags["mlflow.experimentKind"] == "custom_model_development"

@@ -8,7 +8,7 @@ import pytest
 
 from elf_platform.capacity import Cluster, Growth, Node
 from elf_platform.config import EngineConfig, RunConfig, TrainConfig
-from elf_platform.train.preflight import average_note, check_disk, check_memory, memory_per_worker, place
+from elf_platform.train.preflight import Sum, average_note, check_disk, check_memory, memory_per_worker, place
 
 Config = Callable[..., RunConfig]
 
@@ -88,7 +88,7 @@ def test_memory_is_summed_by_stage(config_of: Config) -> None:
     assert sums[3] == pytest.approx((4 + 4 + 4 + 8.4) / 4 * 1e6)
     with pytest.raises(ValueError, match=r"16\.40 GB per worker .* 4 of them .* need 65\.60 GB, but 24\.00 GB"):
         check_memory(1_000_000_000, workers(base, 4), available=24e9, per_machine=4)
-    assert "= 16.40 GB" in check_memory(1_000_000_000, workers(base, 4), available=80e9, per_machine=4)
+    assert "= 16.40 GB" in check_memory(1_000_000_000, workers(base, 4), available=80e9, per_machine=4).words
 
 
 def test_an_average_that_reaches_back_to_the_start_is_told(config_of: Config) -> None:
@@ -106,7 +106,7 @@ def test_disk_is_summed(config_of: Config, tmp_path: Path) -> None:
     config = replace(config_of(), train=replace(config_of().train, keep=2))
     with pytest.raises(ValueError, match=r"3 checkpoints of 12\.40 GB \+ artefact 4\.00 GB = 41\.20 GB, but .* has 10\.00 GB free"):
         check_disk(1_000_000_000, config, tmp_path, free=10e9)
-    assert "41.20 GB" in check_disk(1_000_000_000, config, tmp_path / "not" / "yet", free=50e9)
+    assert "41.20 GB" in check_disk(1_000_000_000, config, tmp_path / "not" / "yet", free=50e9).words
 
 
 @pytest.mark.parametrize(
@@ -120,3 +120,8 @@ def test_disk_is_summed(config_of: Config, tmp_path: Path) -> None:
 def test_a_batch_that_does_not_divide(settings: dict[str, int], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         TrainConfig(**settings)
+
+
+def test_a_sum_is_short() -> None:
+    assert str(Sum(needed=0.31e9, available=6.2e9, words="")) == "0.31 of 6 GB"
+    assert str(Sum(needed=0.31e9, available=float("inf"), words="")) == "0.31 GB"

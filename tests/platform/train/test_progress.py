@@ -37,6 +37,31 @@ def test_elsewhere_events_are_lines_and_old_ones_are_not_shown(tmp_path: Path, c
     ]
 
 
+def test_a_validation_is_told_once_with_its_step_and_a_stop_is_the_last_word(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("elf_platform.train.progress.PLAIN_EVERY_S", 0.0)
+    tracker = start_tracker(RunHandle(kind="jsonl"), tmp_path)
+    with pytest.raises(KeyboardInterrupt), Progress(tmp_path, total=20, title="elf") as progress:
+        tracker.log(0, {"valid/loss": 9.0})
+        tracker.log(1, {"train/loss": 8.0})
+        tracker.log(2, {"train/loss": 7.0})
+        tracker.log(4, {"valid/loss": 6.0})
+        progress._poll()
+        monkeypatch.setattr("elf_platform.train.progress.PLAIN_EVERY_S", 1000.0)
+        tracker.log(5, {"train/loss": 5.0, "perf/step_seconds": 1.0})
+        progress.say("stopping")
+        raise KeyboardInterrupt
+    assert capfd.readouterr().err.splitlines() == [
+        "elf: starting workers",
+        "elf: step 0 of 20, validation 9 (step 0)",
+        "elf: step 1 of 20, loss 8",
+        "elf: step 2 of 20, loss 7",
+        "elf: step 4 of 20, loss 7, validation 6 (step 4)",
+        "elf: stopping",
+    ]
+
+
 PROGRAM = """
 import sys, time
 from pathlib import Path
