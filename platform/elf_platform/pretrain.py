@@ -21,6 +21,7 @@ from elf_platform.summary import print_summary
 from elf_platform.terminal import say
 from elf_platform.tracking import RunHandle, book_event, load_handle, open_run, start_tracker
 from elf_platform.tracking import finish as end_tracking
+from elf_platform.train.checkpoint import goes_on_from
 from elf_platform.train.driver import launch
 from elf_platform.train.preflight import Placement, average_note
 from elf_platform.train.worker import Job
@@ -108,7 +109,7 @@ def _train(config: RunConfig, run_folder: Path, cluster: Cluster, placement: Pla
         report = write_report(run_folder)
     except BaseException as error:
         end_tracking(load_handle(run_folder) or handle, run_folder, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        say(f"Run {config.name} stopped. What it committed is in {run_folder}; the same command goes on from there.")
+        say(f"Run {config.name} stopped. What it committed is in {run_folder}; {goes_on_from(run_folder / 'checkpoints')}.")
         raise
     _track_results(handle, run_folder, report, figures)
     return figures

@@ -16,7 +16,9 @@ ROOTS = (ROOT / "model", ROOT / "platform")
 
 RAY_MODULES = {
     f"elf_platform.{name}"
-    for name in ("runtime", "place", "data.prepare", "sampling.actors", "train.driver", "train.callbacks", "evaluate.pool")
+    for name in (
+        "runtime", "place", "data.prepare", "sampling.actors", "train.driver", "train.callbacks", "train.resizing", "evaluate.pool"
+    )
 }
 """Modules that place work on the cluster; no other may import Ray."""
 

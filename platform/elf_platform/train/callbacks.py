@@ -1,8 +1,8 @@
-"""What Ray Train's controller does for a run besides placing workers: it has them save before a planned end, and gives up at once on
-errors that no restart can mend.
+"""What Ray Train's controller does for a run besides placing workers: it has them save before a node goes, and gives up at once on errors
+that no restart can mend. Nothing here waits: the controller is one event loop, which also watches the workers.
 
 Ray lets callbacks of its internal kinds into a run on purpose, without promising that they stay: where a version of Ray lacks them,
-``controller_callbacks`` is empty, and a resize or a drained node costs the steps since the last checkpoint.
+``controller_callbacks`` is empty, and a drained node costs the steps since the last checkpoint.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Any
 from elf_platform.cli import root_cause
 from elf_platform.tracking import book_event
 from elf_platform.tracking.journal import METRICS_FILE
-from elf_platform.train.requests import ask, wait_done
+from elf_platform.train.requests import ask, stop_asked
 
 try:
     from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
@@ -23,26 +23,18 @@ else:
     _Base = (WorkerGroupCallback, ControllerCallback)
 
 
-def controller_callbacks(run_folder: Path, launch: str, patience_s: float) -> list[Any]:
-    """Callbacks for ``ray.train.RunConfig``; ``patience_s``: seconds that a resize waits for the save."""
-    return [_Planned(run_folder, launch, patience_s)] if _Base else []
+def controller_callbacks(run_folder: Path, launch: str) -> list[Any]:
+    """Callbacks for ``ray.train.RunConfig``."""
+    return [_Planned(run_folder, launch)] if _Base else []
 
 
 class _Planned(*_Base):  # type: ignore[misc]  # the bases are a tuple that may be empty
     """Runs in the controller's process. The names of the methods are Ray's."""
 
-    def __init__(self, run_folder: Path, launch: str, patience_s: float) -> None:
-        self.run_folder, self.launch, self.patience_s = run_folder, launch, patience_s
+    def __init__(self, run_folder: Path, launch: str) -> None:
+        self.run_folder, self.launch = run_folder, launch
         self._drained, self._failed = False, False
         self._error: BaseException | None = None
-
-    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        """A running group that is about to be resized saves first."""
-        if type(current_state).__name__ == "ResizingState":
-            workers = current_state.scaling_decision.num_workers
-            with contextlib.suppress(OSError):  # a full disk: the resize then costs the steps since the last checkpoint
-                request = ask(self.run_folder, self.launch, "save", f"the group is about to be restarted with {workers} workers")
-                wait_done(self.run_folder, request, self.patience_s)
 
     def after_worker_group_start(self, worker_group: Any) -> None:
         """A new group: earlier notices were for the one before."""
@@ -61,10 +53,13 @@ class _Planned(*_Base):  # type: ignore[misc]  # the bases are a tuple that may 
             self._failed = True
             words = "; ".join(f"worker {rank}: {_in_a_line(cause)}" for rank, cause in sorted(causes.items()))
             book_event(self.run_folder, _last_step(self.run_folder), "failure", words)
+        if causes and stop_asked(self.run_folder, self.launch):
+            self._error = self._error or causes[min(causes)]
         self._error = next((cause for cause in causes.values() if isinstance(cause, ValueError)), self._error)
 
     def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
-        """Raises a worker's ValueError: wrong settings or data stay wrong at the next attempt."""
+        """Raises a worker's ValueError, since wrong settings or data stay wrong at the next attempt; and any error of a launch that is
+        to end."""
         if self._error is not None:
             raise self._error
 

@@ -141,6 +141,14 @@ def latest(
     return None
 
 
+def goes_on_from(root: Path) -> str:
+    """Where the same command goes on, in words; of committed checkpoints, whose bytes are not read here."""
+    steps = [int(f.name[5:]) for f in root.glob("step-*") if f.name[5:].isdigit() and (f / MARKER).is_file()]
+    if not steps:
+        return "no checkpoint was committed yet: the same command trains from the start"
+    return f"the newest checkpoint is of step {max(steps)}: the same command goes on from there"
+
+
 def prune(root: Path, keep: Retention, *, newest: int) -> None:
     """Remove the committed checkpoints that ``keep`` does not name, now that the one of step ``newest`` is committed.
 

@@ -13,11 +13,14 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from elf_platform.cli import root_cause
 from elf_platform.stops import Terminated, raise_on_sigterm
 from elf_platform.train.callbacks import controller_callbacks
+from elf_platform.train.checkpoint import goes_on_from
 from elf_platform.train.context import WorkerContext
 from elf_platform.train.progress import Progress
-from elf_platform.train.requests import ask
+from elf_platform.train.requests import answer_to, ask, clear_requests
+from elf_platform.train.resizing import SaveFirstTrainer
 from elf_platform.train.worker import Job, run_worker
 
 CONTROLLER_FAILURES = 5
@@ -32,7 +35,8 @@ def launch(job: Job, *, use_gpu: bool, title: str) -> None:
     job = replace(job, launch=uuid.uuid4().hex[:8])
     config = job.config
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    trainer = TorchTrainer(
+    clear_requests(job.run_folder)
+    trainer = SaveFirstTrainer(
         functools.partial(_worker, job=job),
         scaling_config=_scaling(job, use_gpu),
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=int(config.health.timeout_s)),
@@ -41,8 +45,9 @@ def launch(job: Job, *, use_gpu: bool, title: str) -> None:
             name=f"{config.name}-{job.launch}",
             storage_path=str(job.run_folder / "ray"),
             failure_config=FailureConfig(max_failures=config.train.max_failures, controller_failure_limit=CONTROLLER_FAILURES),
-            callbacks=controller_callbacks(job.run_folder, job.launch, config.train.stop_within_s),
+            callbacks=controller_callbacks(job.run_folder, job.launch),
         ),
+        run_folder=job.run_folder, launch=job.launch, patience_s=config.train.stop_within_s,
     )
     with Progress(job.run_folder, total=config.train.steps, title=title) as progress:
         _wait(job, trainer, progress)
@@ -77,18 +82,34 @@ def _wait(job: Job, trainer: TorchTrainer, progress: Progress) -> None:
         while not ended.wait(0.2):
             pass
     except KeyboardInterrupt as interrupt:
-        seconds = job.config.train.stop_within_s
-        progress.say(f"stopping: the workers finish their step and save, for {seconds:g} s at most; once more to stop at once")
-        try:
-            ask(job.run_folder, job.launch, "stop", f"stopped by {'SIGTERM' if isinstance(interrupt, Terminated) else 'Ctrl-C'}")
-        except OSError as error:
-            progress.say(f"the workers could not be asked to save ({error}); the next run goes on from the last committed checkpoint")
-            raise interrupt from None
-        if not ended.wait(seconds):
-            progress.say(f"the workers did not end within {seconds:g} s; the next run goes on from the last committed checkpoint")
-        raise
+        raise _stopped(job, interrupt, ended, errors, progress) from None
     if errors:
         raise errors[0]
+
+
+def _stopped(
+    job: Job, interrupt: KeyboardInterrupt, ended: threading.Event, errors: list[BaseException], progress: Progress
+) -> BaseException:
+    """Has the workers save and end. What the run then ends with: the interruption, or the error that kept the stop from being saved."""
+    seconds, where = job.config.train.stop_within_s, job.run_folder / "checkpoints"
+    progress.say(f"stopping: the workers finish their step and save, for {seconds:g} s at most; once more to stop at once")
+    try:
+        request = ask(job.run_folder, job.launch, "stop", f"stopped by {'SIGTERM' if isinstance(interrupt, Terminated) else 'Ctrl-C'}")
+    except OSError as error:
+        progress.say(f"the workers could not be asked to save ({error}); {goes_on_from(where)}")
+        return interrupt
+    if not ended.wait(seconds):
+        progress.say(f"the workers did not end within {seconds:g} s; {goes_on_from(where)}")
+        return interrupt
+    if not errors:
+        return interrupt
+    answer, cause = answer_to(job.run_folder, request), root_cause(errors[0])
+    words = f"{type(cause).__name__}: {cause}"
+    if answer is not None and answer.step is not None:
+        progress.say(f"the checkpoint of step {answer.step} is saved, but the workers then ended with an error ({words})")
+        return interrupt
+    progress.say(f"the stop was not saved ({words}); {goes_on_from(where)}")
+    return errors[0]
 
 
 def _worker(config: dict[str, Any] | None = None, *, job: Job) -> str:

@@ -25,7 +25,7 @@ from elf_platform.train.feed import Feed, Rows, micro_batches, passes, share_of
 from elf_platform.train.health import BadStep, Health, RolledBack, read_windows, record_window
 from elf_platform.train.meter import Meter
 from elf_platform.train.replicas import ReplicasDiffer, describe, differing, fingerprints
-from elf_platform.train.requests import Inbox, Request
+from elf_platform.train.requests import ACTIONS, Action, Answer, Inbox, Request
 from elf_platform.train.saver import Saver, Saving
 from elf_platform.train.snapshots import Snapshots
 from elf_platform.train.system import NodeMeter, merge
@@ -37,6 +37,9 @@ Outcome = Literal["finished", "stopped"]
 
 SAVE_PATIENCE_S = 300.0
 """Seconds that the main worker's saving thread waits for the others' files."""
+RESIZE_HOLD_S = 10.0
+"""Seconds that workers wait, after a save before a resize, for the end of their group: the controller looks every two, and the steps in
+between would be lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +106,8 @@ class _Loop:
             job.config.health.stall_s, context.run_folder, context.rank, lambda line: job.tracker.event(self.done, "stall", line)
         )
         self.node = NodeMeter(context.run_folder) if context.local_rank == 0 else None
-        self.request: Request | None = None
+        self.request: Action | None = None
+        self._asked: list[Request] = []  # main worker only
         self.done = self._restore()
 
     @contextmanager
@@ -177,12 +181,12 @@ class _Loop:
     def _global_counts(self, batch: Batch) -> tuple[float, float]:
         """Loss positions and tokens of the whole global batch, known before the first backward pass; and whether anyone asked the main
         worker for something, which all workers have to know at the same step."""
-        asked = self.inbox.poll() if self.job.context.is_main else None
-        code = 0.0 if asked is None else 1.0 if asked.action == "save" else 2.0
-        here = torch.tensor([float(self.job.process.count(batch)), float(batch.length_B.sum()), code], dtype=torch.float64)
-        count, tokens, code = self.engine.all_reduce(here.to(self.job.context.device)).tolist()
-        if code:
-            self.request = asked or Request(launch="", number=0.0, action="save" if code == 1.0 else "stop", reason="")
+        self._asked = self.inbox.poll() if self.job.context.is_main else []
+        code = max((1 + ACTIONS.index(request.action) for request in self._asked), default=0)
+        here = torch.tensor([float(self.job.process.count(batch)), float(batch.length_B.sum()), float(code)], dtype=torch.float64)
+        count, tokens, strongest = self.engine.all_reduce(here.to(self.job.context.device)).tolist()
+        if strongest:
+            self.request = ACTIONS[int(strongest) - 1]
         return count, tokens
 
     def _forward(self, step: int, part: Batch, rows: Any) -> torch.Tensor:
@@ -282,30 +286,44 @@ class _Loop:
         self.saver.save(self.done, self.engine.updater.slices, self.engine.updater.state(), state)
         self.meter.stall(time.perf_counter() - started)
 
-    def _answer(self, request: Request) -> str:
+    def _answer(self, action: Action) -> Action:
         """Finish the save that was asked for, tell whoever asked, and give back what to do next. A save that fails ends only a stop."""
         self.request = None
         started = time.perf_counter()
-        failed = False
-        if request.action == "stop":
-            self._finish_save()
-        else:
-            failed = any(gather_objects(self.saver.wait()))
+        problem = self._await_save()
+        if self.job.context.is_main:
+            with contextlib.suppress(OSError):  # a full disk: whoever asked then waits in vain
+                self.inbox.answer(Answer(problem=problem) if problem else Answer(step=self.done))
+            if action == "stop":
+                reason = next(request.reason for request in self._asked if request.action == "stop")
+                what = f"was not saved: {problem}" if problem else "was saved first"
+                self.job.tracker.event(self.done, "stop", f"{reason}; the checkpoint of step {self.done} {what}")
+            if action == "resize" and not problem:
+                self._hold([request for request in self._asked if request.action == "resize"])
+        if action == "stop" and problem:
+            raise OSError(self._unsaved(problem))
         self.meter.stall(time.perf_counter() - started)
-        if self.job.context.is_main and not failed:
-            with contextlib.suppress(OSError):  # whoever asked then waits in vain; the checkpoint is there
-                self.inbox.done(request, self.done)
-            if request.action == "stop":
-                self.job.tracker.event(self.done, "stop", f"{request.reason}; the checkpoint of step {self.done} was saved first")
-        return request.action
+        self.watchdog.beat(self.done)
+        return action
+
+    def _hold(self, asked: list[Request]) -> None:
+        """The main worker waits for the end of the group, and the others for it, at the next step's first sum."""
+        until = time.monotonic() + RESIZE_HOLD_S
+        while time.monotonic() < until and any(self.inbox.stands(request) for request in asked):
+            time.sleep(0.1)
+
+    def _await_save(self) -> str | None:
+        """The end of the save in the making; why it failed, the same on all workers, and None when it did not."""
+        return next((p for p in gather_objects(self.saver.wait()) if p), None)
 
     def _finish_save(self) -> None:
-        """Wait for the save in the making. Raises OSError on all workers when it failed."""
-        problem = next((p for p in gather_objects(self.saver.wait()) if p), None)
+        """Raises OSError on all workers when the save in the making fails."""
+        problem = self._await_save()
         if problem:
-            raise OSError(
-                f"{self._save_problem(self.done, problem)} Free some disk space and run the same command again: it resumes from there."
-            )
+            raise OSError(self._unsaved(problem))
+
+    def _unsaved(self, problem: str) -> str:
+        return f"{self._save_problem(self.done, problem)} Free some disk space and run the same command again: it resumes from there."
 
     def _save_problem(self, step: int, problem: str) -> str:
         return f"The checkpoint of step {step} could not be written to {self.job.checkpoints}: {problem}. The last good one is kept."

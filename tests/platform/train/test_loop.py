@@ -5,6 +5,8 @@ import math
 import resource
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +20,10 @@ from elf_platform.config import HealthConfig, RunConfig
 from elf_platform.tracking import read_metrics
 from elf_platform.tracking.journal import read_lines
 from elf_platform.train import loop, saver
-from elf_platform.train.checkpoint import latest
+from elf_platform.train.checkpoint import goes_on_from, latest
 from elf_platform.train.health import BadStep, RolledBack, read_windows
 from elf_platform.train.loop import Training, train
-from elf_platform.train.requests import Inbox, ask, wait_done
+from elf_platform.train.requests import Answer, answer_to, ask, withdraw
 
 Build = Callable[..., Training]
 Config = Callable[..., RunConfig]
@@ -266,12 +268,67 @@ def test_a_request_saves_and_a_stop_ends_with_the_very_run(config_of: Config, tr
 
     job.engine.step = step  # type: ignore[method-assign]
     assert train(job) == "stopped"
-    assert wait_done(tmp_path / "asked", asked, 0.0) is None and wait_done(tmp_path / "asked", seen[1], 1.0) == 12
+    assert [answer_to(tmp_path / "asked", request) for request in (asked, *seen)] == [None, Answer(step=7), Answer(step=12)]
     assert sorted(p.name for p in (tmp_path / "asked/checkpoints").iterdir()) == ["step-00000007", "step-00000012"]
     resumed = training(config, tmp_path / "asked")
     assert train(resumed) == "finished"
     for key, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[key]), key
+
+
+def test_a_stop_that_cannot_be_saved_says_so(config_of: Config, training: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the answer nor the event may read as if the step were saved; and a stop that comes beside a save is still one."""
+    job = replace(training(config_of(steps=8, checkpoint_every=2, valid_every=0), tmp_path), launch="one")
+    write, step, asked = saver.write_rank_file, job.engine.step, []
+
+    def full(folder: Path, *rest: Any) -> dict[str, Any]:
+        with full_disk() if "step-00000005" in folder.name else contextlib.nullcontext():
+            return write(folder, *rest)
+
+    def ask_both(number: int, *rest: Any) -> Any:
+        if number == 3:
+            asked.extend(ask(tmp_path, "one", action, f"the test asks to {action}") for action in ("stop", "save"))
+        return step(number, *rest)
+
+    monkeypatch.setattr(saver, "write_rank_file", full)
+    job.engine.step = ask_both  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="step 5 could not be written"):
+        train(job)
+    job.tracker.close()
+    answers = [answer_to(tmp_path, request) for request in asked]
+    assert all(answer is not None and answer.step is None and answer.problem.startswith("worker 0") for answer in answers)
+    (event,) = [event for _, event in read_lines(tmp_path / "events.jsonl") if event["kind"] == "stop"]
+    assert "the test asks to stop" in event["text"] and "was not saved" in event["text"]
+    assert goes_on_from(tmp_path / "checkpoints") == "the newest checkpoint is of step 4: the same command goes on from there"
+
+
+def test_workers_that_saved_for_a_resize_wait_for_their_end(
+    config_of: Config, training: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No step is lost between the save and the end of the group; a resize that is called off lets them go on at once."""
+    job = replace(training(config_of(steps=6, checkpoint_every=100, valid_every=0), tmp_path), launch="one")
+    monkeypatch.setattr(loop, "RESIZE_HOLD_S", 60.0)
+    step, held, done = job.engine.step, [], []
+
+    def ask_at_two(number: int, *rest: Any) -> Any:
+        if number == 2:
+            request = ask(tmp_path, "one", "resize", "the test")
+
+            def controller() -> None:
+                while answer_to(tmp_path, request) is None:
+                    time.sleep(0.01)
+                time.sleep(0.3)
+                held.append(list(done))
+                withdraw(tmp_path, request)
+
+            threading.Thread(target=controller, daemon=True).start()
+        done.append(number)
+        return step(number, *rest)
+
+    job.engine.step = ask_at_two  # type: ignore[method-assign]
+    assert train(job) == "finished"
+    (at_the_end,) = held
+    assert at_the_end[-1] == 3 and done == list(range(6)), "the workers did not wait"
 
 
 def test_rows_are_recorded(config_of: Config, training: Build, tmp_path: Path) -> None:
@@ -280,17 +337,3 @@ def test_rows_are_recorded(config_of: Config, training: Build, tmp_path: Path) -
     lines = [line for _, line in read_lines(tmp_path / "rows/rank-00000.jsonl")]
     assert [line["step"] for line in lines] == [0, 1, 2]
     assert [row for line in lines for row in line["rows"]] == job.train_rows.read_rows
-
-
-def test_a_stop_stays_a_stop_and_holds_for_the_next_group(tmp_path: Path) -> None:
-    stop = ask(tmp_path, "one", "stop", "Ctrl-C")
-    assert ask(tmp_path, "one", "save", "a node goes") == stop
-    first = Inbox(tmp_path, "one")
-    assert first.poll() == stop
-    first.done(stop, 7)
-    assert Inbox(tmp_path, "one").poll() == stop, "a group that was started meanwhile would train on"
-    assert Inbox(tmp_path, "two").poll() is None
-    (tmp_path / "control.json").unlink()
-    late = replace(stop, number=stop.number + 1000, action="save")  # answered: from a machine whose clock is ahead
-    first.done(late, 8)
-    assert ask(tmp_path, "one", "save", "a resize").number > late.number
