@@ -17,7 +17,7 @@ from elf.artefact import CONFIG, Sizes, save_artefact
 from elf.batch import Batch
 from elf.data.order import derive_key, rows_of_step
 from elf.nn.config import NetworkConfig
-from elf.optim import OptimConfig
+from elf.optim import OptimConfig, trained_average
 from elf.processes import Autoregressive
 from elf_platform.data.progress import ProgressLine
 from elf_platform.data.reader import RowReader
@@ -49,7 +49,7 @@ def tiny_judge(
     """The artefact of the judge for this data under ``storage``/judges; trained once and found again afterwards."""
     settings = settings or TinyJudge()
     rows = RowReader(data_folder, "train")
-    identity = [rows.manifest.content_hash, dataclasses.asdict(settings)]
+    identity = [rows.manifest.content_hash, dataclasses.asdict(settings), "without initial weights"]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     folder = storage / JUDGES / f"tiny-{key}"
     # Another run on the same data may be training it right now.
@@ -67,6 +67,7 @@ def _train(rows: RowReader, settings: TinyJudge, folder: Path, device: torch.dev
         name="muon", lr=settings.lr, warmup_steps=min(20, settings.steps // 4), decay="cosine", final_lr_ratio=0.05,
         ema_decay=settings.ema_decay,
     )
+    initial = {name: value.clone() for name, value in network.state_dict().items()}
     engine = PlainEngine(ProcessModule(process, network), optim, total_steps=settings.steps)
     count = max(settings.step_tokens // rows.length, 1)
     with ProgressLine("training a tiny judge", settings.steps, unit="steps", digits=0) as line:
@@ -77,8 +78,9 @@ def _train(rows: RowReader, settings: TinyJudge, folder: Path, device: torch.dev
             engine.backward(loss / process.count(batch).clamp_min(1).float(), last=True)
             engine.step(step)
             line.advance(1)
-    state = engine.gather_weights("ema")
-    assert state is not None
+    average = engine.gather_weights("ema")
+    assert average is not None
+    state = trained_average(average, initial, decay=settings.ema_decay, updates=settings.steps)
     lineage = {
         "run": folder.name, "step": settings.steps, "weights": "ema", "code_version": code_version(),
         "data_sha256": rows.manifest.content_hash, "tokenizer_sha256": rows.tokenizer.fingerprint,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from score_subjects import make_judge
 
 from elf.artefact import Artefact, Sizes, load_artefact, save_artefact
@@ -16,6 +17,7 @@ from elf.codecs import TableConfig
 from elf.data.tokenizer import Tokenizer
 from elf.metrics.text import unigram_cross_entropy
 from elf.nn.config import NetworkConfig
+from elf.optim import NEGLIGIBLE_SHARE
 from elf.optim.config import OptimConfig
 from elf.processes import EmbeddedFlow
 from elf_platform.config import DataConfig, RunConfig, TokenizerConfig
@@ -72,6 +74,18 @@ def test_tiny_judge_learns_and_is_found_again(data: PreparedData, tmp_path: Path
     assert record.scores["nll"].value < unigram_cross_entropy(corpus.train_counts_V, corpus.valid_counts_V) - 1
     assert missing(record) == [] and record.judge["name"] == "no judge"
     assert record.judge["device"] == "cpu" and record.judge["threads"] == torch.get_num_threads()
+
+
+def test_a_tiny_judge_keeps_nothing_of_its_initial_weights(data: PreparedData, tmp_path: Path) -> None:
+    """After one step the average holds the initial weights and those of the step; without the former, its decay plays no part."""
+    whole = TinyJudge()
+    assert whole.ema_decay**whole.steps > NEGLIGIBLE_SHARE, "the default judge ends with a share that is taken out"
+    exported = []
+    for decay in (0.9, 0.5):
+        settings = TinyJudge(network=SMALL.network, steps=1, ema_decay=decay)
+        exported.append(load_file(tiny_judge(data.folder, tmp_path, settings, device=CPU) / "model.safetensors"))
+    for name, value in exported[0].items():
+        torch.testing.assert_close(value, exported[1][name], atol=1e-6, rtol=1e-5)
 
 
 def test_targets_alone_are_moved_to_the_head() -> None:
