@@ -13,9 +13,9 @@ from elf.artefact import CONFIG, Artefact
 from elf.files import sha256_of
 from elf.nn.config import Precision
 from elf.sampling.config import SampleConfig
-from elf.settings import Bounds, FreeText, Positive
+from elf.settings import Bounds, FreeText, Positive, Settings
 from elf_platform.sampling.run import SampleRun, SourceFacts
-from elf_platform.sampling.settings import SETTINGS, SINGLE, TOKEN_FREE, origin_words, sampler_settings, settings_words
+from elf_platform.sampling.settings import SETTINGS, TOKEN_FREE, origin_words, sampler_settings, settings_words
 from elf_platform.sampling.sources import Source, digest, encode_sources, read_sources
 from elf_platform.version import code_version
 
@@ -66,7 +66,7 @@ class SampleCommand(SampleConfig):
     """Names of the sampler's settings that are the user's own; None: those that are not as they are by default."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Settings.__post_init__(self)  # contradictions show when the artefact's settings are known
         if self.sources is not None and self.prompt is not None:
             raise ValueError("--sources and --prompt both give sources; give one of them")
         if self.prompt is not None and self.source_column:
@@ -78,7 +78,6 @@ class SampleCommand(SampleConfig):
             raise ValueError("--per_source, --source_column and --strict are about sources, but none are given; leave them away")
         if self.out is None and self.actors:
             raise ValueError("--actors is the number of actors that fill a folder, but the samples are to be printed; give --out FOLDER")
-        SampleConfig(**{name: getattr(self, name) for name in SINGLE})
 
     @property
     def wishes(self) -> dict[str, Any]:

@@ -9,8 +9,6 @@ from elf.sampling.config import SampleConfig
 
 SETTINGS = tuple(field.name for field in fields(SampleConfig) if field.name != "count")
 """What an artefact keeps and a request may change."""
-SINGLE = ("steps", "gamma", "guidance", "cfg", "temperature", "top_p", "seed")
-"""Settings whose values are right or wrong whatever the others are."""
 TOKEN_FREE = ("steps", "gamma", "guidance")
 """What recipes of an autoregressive process carry along without effect."""
 
