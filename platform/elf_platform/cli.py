@@ -6,7 +6,6 @@
 import contextlib
 import copy
 import dataclasses
-import inspect
 import io
 import itertools
 import logging
@@ -25,29 +24,19 @@ from typing import Any, TypeVar
 
 import tyro
 
-from elf.codecs import CODECS
 from elf.optim import describe_groups
-from elf.processes import PROCESSES
 from elf_platform.commands import as_typed, job_command
 from elf_platform.config import RunConfig
 from elf_platform.config_io import flatten, read_config, unknown_key
+from elf_platform.help import TRAIN_PAGE, TYRO, Page, print_run_help, print_settings_help
 from elf_platform.identity import is_automatic, resolve
 from elf_platform.recipes import DEFAULT, RECIPES
 from elf_platform.sizes import expected_sizes, shape_network
 from elf_platform.stops import Terminated, raise_on_sigterm
 from elf_platform.terminal import flush_streams, open_streams, reader_gone
+from elf_platform.words import KINDS, Words, plain_switches, refuse_empty, sort_words
 
 T = TypeVar("T")
-
-_KINDS = {"--codec": CODECS, "--process": PROCESSES}
-
-_TYRO = (tyro.conf.AvoidSubcommands,)  # the kinds of codec and process are fixed before tyro sees them
-
-_EXAMPLES = """
-  {prog} {default} --train.steps 2000 --seed 1
-  {prog} {default} --data.paths corpus/*.txt --data.length 128 --print
-  {prog} --config ~/elf-runs/runs/NAME --optim.lr 1e-3
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,31 +50,20 @@ class ParsedRun:
     """The user only wants to see the configuration."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Words:
-    """The command line, sorted: our own options, and what is left for the settings."""
-
-    recipe: str
-    config: str
-    kinds: dict[str, str]
-    print_only: bool
-    help: bool
-    settings: list[str]
-
-
-def parse_run_config(argv: Sequence[str], *, prog: str = "", summary: str = "Train a model.") -> ParsedRun:
-    """The run that ``argv`` (without the program's name) describes; ``prog`` and ``summary`` stand in the help.
+def parse_run_config(argv: Sequence[str], *, prog: str = "", summary: str = "Train a model.", page: Page = TRAIN_PAGE) -> ParsedRun:
+    """The run that ``argv`` (without the program's name) describes; ``prog``, ``summary`` and ``page`` stand in the help.
 
     Prints the help and raises SystemExit(0) when asked for it. Raises ValueError for an unknown recipe or setting (naming the nearest
     known one), a value of the wrong type, or settings that contradict one another; FileNotFoundError without the file of --config.
     """
-    words = _sort_words(argv)
+    words = sort_words(argv)
     recipe, base = _base(words)
-    if words.help:
-        _print_help(base, recipe, prog or job_command("pretrain"), summary)
+    if words.help is not None:
+        print_run_help(base, recipe, prog=prog or job_command("pretrain"), summary=summary, page=page, about=words.help)
         raise SystemExit(0)
-    known = [path for path in flatten(base) if path not in ("codec.kind", "process.kind")]
-    config = resolve(_tyro(RunConfig, base, words.settings, known), recipe)
+    leaves = {path: value for path, value in flatten(base).items() if path not in ("codec.kind", "process.kind")}
+    switches = {path for path, value in leaves.items() if isinstance(value, bool)}
+    config = resolve(_tyro(RunConfig, base, plain_switches(words.settings, switches), list(leaves)), recipe)
     return ParsedRun(config=config, recipe=recipe, print_only=words.print_only)
 
 
@@ -95,8 +73,12 @@ def parse_settings(cls: type[T], argv: Sequence[str], *, prog: str, summary: str
     Prints the help and raises SystemExit(0) when asked for it.
     """
     if {"-h", "--help"} & set(argv):
-        tyro.cli(cls, args=["--help"], prog=prog, description=as_typed(summary) or None, config=_TYRO, use_underscores=True)
-    return _tyro(cls, None, argv, [field.name for field in dataclasses.fields(typing.cast(Any, cls))])
+        print_settings_help(cls, prog=prog, summary=summary)
+        raise SystemExit(0)
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(typing.cast(Any, cls))]
+    refuse_empty(argv, [name for name in names if str in (hints[name], *typing.get_args(hints[name]))])
+    return _tyro(cls, None, plain_switches(argv, [name for name in names if hints[name] is bool]), names)
 
 
 def run_main(main: Callable[[list[str]], int | None]) -> None:
@@ -185,46 +167,7 @@ def describe_run(config: RunConfig, *, vocab_size: int | None = None, channels: 
     return f"{settings}\n\n{describe_groups(shapes, config.optim)}\nparameters: {total:,}; {sizes}"
 
 
-def _sort_words(argv: Sequence[str]) -> _Words:
-    rest = list(argv)
-    recipe = rest.pop(0) if rest and not rest[0].startswith("-") else ""
-    own: dict[str, str] = {}
-    flags: set[str] = set()
-    settings: list[str] = []
-    while rest:
-        word = rest.pop(0)
-        option, equals, value = word.partition("=")
-        option = option.removesuffix(".kind") if option.removesuffix(".kind") in _KINDS else option
-        if option in ("--config", *_KINDS, "--storage"):
-            if not equals and (not rest or rest[0].startswith("--")):
-                raise ValueError(f"{option} needs a value")
-            own[option] = value if equals else rest.pop(0)
-        elif option == "--train.workers" and (equals or rest):
-            settings += _workers(value if equals else rest.pop(0))
-        elif word in ("--print", "--help", "-h"):
-            flags.add(word)
-        else:
-            settings.append(word)
-    if own.get("--storage"):  # absolute here, since a path that is empty, the default, and "." are the same Path
-        settings += ["--storage", os.path.abspath(os.path.expanduser(own["--storage"]))]
-    kinds = {option: own[option] for option in _KINDS if option in own}
-    asks_help = not flags.isdisjoint({"--help", "-h"})
-    return _Words(
-        recipe=recipe, config=own.get("--config", ""), kinds=kinds, print_only="--print" in flags, help=asks_help, settings=settings
-    )
-
-
-def _workers(given: str) -> list[str]:
-    """``--train.workers`` as settings: a range is elastic, a single number a fixed group, whatever --config says."""
-    fewest, colon, most = given.partition(":")
-    if not colon:
-        return ["--train.min_workers", "0", "--train.workers", given]
-    if not (fewest.isdecimal() and most.isdecimal() and 1 <= int(fewest) < int(most)):
-        raise ValueError(f"--train.workers {given} is no range of workers; write 1:2 for one to two, or one number for a fixed group")
-    return ["--train.min_workers", fewest, "--train.workers", most]
-
-
-def _base(words: _Words) -> tuple[str, RunConfig]:
+def _base(words: Words) -> tuple[str, RunConfig]:
     """The recipe's name and the configuration that the settings are applied to."""
     if words.config and words.recipe:
         raise ValueError(f"give a recipe ({words.recipe}) or --config ({words.config}), but not both: each is a whole configuration")
@@ -236,7 +179,7 @@ def _base(words: _Words) -> tuple[str, RunConfig]:
             raise ValueError(f"{unknown_key(recipe, RECIPES, what='recipe')} The recipes are {', '.join(RECIPES)}.")
         config = RECIPES[recipe]()
     for option, kind in words.kinds.items():
-        registry: dict[str, type] = dict(_KINDS[option])
+        registry: dict[str, type] = dict(KINDS[option])
         if kind not in registry:
             raise ValueError(unknown_key(kind, registry, what=option[2:]))
         if type(getattr(config, option[2:])) is registry[kind]:
@@ -269,15 +212,26 @@ def _tyro(cls: type[T], default: T | None, words: Sequence[str], known: Sequence
     try:
         with contextlib.redirect_stderr(said):
             settings, unknown = tyro.cli(
-                cls, default=start, args=words, config=_TYRO, use_underscores=True, return_unknown_args=True
+                cls, default=start, args=words, config=TYRO, use_underscores=True, return_unknown_args=True
             )
+    except ValueError as error:
+        raise ValueError(_of_encoder(str(error), words)) from error
     except SystemExit as stop:
         # tyro prints a box and exits; a contradiction that the settings found is the context of the exit, whole and unwrapped.
         context = stop.__context__
-        raise ValueError(str(context) if isinstance(context, ValueError) else _unbox(said.getvalue())) from None
+        message = str(context) if isinstance(context, ValueError) else _unbox(said.getvalue())
+        raise ValueError(_of_encoder(message, words)) from None
     if unknown:
         raise ValueError(_unknown_word(unknown[0], known))
     return settings
+
+
+def _of_encoder(message: str, words: Sequence[str]) -> str:
+    """Both networks of a run call themselves network; what was given for the encoder's is said of codec.network."""
+    given = {word.split("=")[0].removeprefix("--").replace("-", "_") for word in words}
+    if not any(f"codec.{name}" in given and name not in given for name in re.findall(r"\bnetwork\.\w+", message)):
+        return message
+    return re.sub(r"(?<!codec\.)\bnetwork\.", "codec.network.", message)
 
 
 def _unbox(text: str) -> str:
@@ -286,40 +240,16 @@ def _unbox(text: str) -> str:
     rule = next((i for i, line in enumerate(lines) if set(line) <= {"─"}), len(lines))
     message = " ".join(line for line in lines[:rule] if line)
     message = re.sub(r"^Error parsing (?:(--\S+:)|\S+:)", lambda found: found[1] or "", message).strip()
-    return message or "the command line could not be read; --help lists every setting"
+    return message or "the command line could not be read; --help all lists every setting"
 
 
 def _unknown_word(word: str, known: Sequence[str]) -> str:
     if word in RECIPES:
         return f"the recipe {word} must come first, before the settings"
     if not word.startswith("-"):
-        return f"unexpected word {word!r}: settings are written --name value; --help lists them"
+        return f"unexpected word {word!r}: settings are written --name value; --help all lists them"
     name = word.lstrip("-").split("=")[0].replace("-", "_")
-    return f"{unknown_key(name, known)} --help lists every setting."
-
-
-def _print_help(base: RunConfig, recipe: str, prog: str, summary: str) -> None:
-    width = max(map(len, RECIPES))
-    recipes = "\n".join(f"  {name:{width}}  {(inspect.getdoc(make) or '').splitlines()[0]}" for name, make in RECIPES.items())
-    print(
-        f"{as_typed(summary)}\n\nusage: {prog} [RECIPE] [--config RUN] [--codec KIND] [--process KIND] [--print] [--SETTING VALUE ...]\n\n"
-        f"RECIPE is a whole configuration ({DEFAULT} when none is named):\n{recipes}\n\n"
-        f"--config RUN      start from a run's folder or config.json instead of a recipe\n"
-        f"--codec KIND      another codec, with its default settings: {', '.join(CODECS)}\n"
-        f"--process KIND    another process, with its default settings: {', '.join(PROCESSES)}\n"
-        f"--print           show the resolved configuration and each tensor's optimiser, and stop\n\n"
-        f"examples:{_EXAMPLES.format(prog=prog, default=DEFAULT)}\nsettings, with the values of {recipe}:\n"
-    )
-    base = copy.copy(base)
-    object.__setattr__(base, "storage", resolve(base, recipe).storage)  # shown as it would be, not as the empty path
-    # A real encoding, because tyro draws its boxes in ASCII for a stream without one.
-    shown = io.TextIOWrapper(io.BytesIO(), encoding=sys.stdout.encoding or "utf-8")
-    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
-        tyro.cli(RunConfig, default=base, args=["--help"], prog="", description="", config=_TYRO, use_underscores=True)
-    shown.seek(0)
-    lines = shown.read().splitlines()
-    first = next((i for i, line in enumerate(lines) if "options" in line and not line.startswith("usage")), 0)
-    print("\n".join(lines[first:]))
+    return f"{unknown_key(name, known)} --help all lists every setting."
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -85,6 +85,11 @@ class DataConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not all(path.strip() for path in self.paths):
+            raise ValueError(
+                f"data.paths is {self.paths}, but a path is empty; give files, globs or URIs, or no path at all for the documentation of "
+                "Python and of the installed packages"
+            )
         if not self.source_column:
             for name, default in (("source_length", 0), ("split_by", "target")):
                 if getattr(self, name) != default:

@@ -18,6 +18,7 @@ from elf.codecs import CODECS
 from elf.files import write_text
 from elf.processes import PROCESSES
 from elf_platform.config import RunConfig
+from elf_platform.other_names import our_name
 
 FORMAT = 2
 """Version of config.json. 2: keeps a history of what was changed after the run began."""
@@ -70,6 +71,8 @@ def from_dict(cls: type[T], plain: Mapping[str, Any], path: str = "") -> T:
 def unknown_key(key: str, known: Iterable[str], what: str = "setting") -> str:
     """The sentence that refuses ``key`` and names the nearest of ``known``."""
     known = sorted(known)
+    if ours := our_name(key, known):
+        return f"unknown {what} {key}; did you mean {ours}?"
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     if "." not in key:  # a leaf without its prefix, such as lr for optim.lr
         near = [name for name in known if name.rsplit(".", 1)[-1] == key] or near

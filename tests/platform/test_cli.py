@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import os
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -21,6 +22,7 @@ from ray.train import ControllerError, WorkerGroupError
 
 from elf.codecs import CODECS, OwnConfig, T5Config, TableConfig
 from elf.processes import PROCESSES, Autoregressive, EmbeddedFlow
+from elf_platform import other_names
 from elf_platform.cli import ParsedRun, describe_run, error_paragraph, parse_run_config, parse_settings, root_cause, run_main
 from elf_platform.config import RunConfig
 from elf_platform.config_io import flatten, write_config
@@ -122,6 +124,8 @@ def test_a_run_is_repeated_from_its_config(tmp_path: Path, monkeypatch: pytest.M
         ("--codec table --codec.latent_std 1", ["unknown setting codec.latent_std"]),
         ("--codec", ["--codec needs a value"]),
         ("--storage --print", ["--storage needs a value"]),
+        ("--data.strict maybe", ["unexpected word 'maybe'"]),
+        ("--data.strict=maybe", ["--data.strict is 'maybe', but it is a switch", "write --data.strict or --data.strict False"]),
         ("tiny --config x", ["not both"]),
         ("--engine.zero 7", ["engine.zero is 7"]),
         ("--name a/b", ["without slashes"]),
@@ -141,18 +145,97 @@ def test_a_missing_config_file() -> None:
         parse("--config missing")
 
 
-@pytest.mark.parametrize("line", ["--help", "-h", "ar-tiny --help", "--codec t5 --help"])
-def test_help_lists_recipes_and_every_setting(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def help_of(line: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as stop:
         parse(line)
     assert stop.value.code == 0
-    text = capsys.readouterr().out
-    assert text.count("python jobs/pretrain.py") == 4  # usage and three examples
+    return capsys.readouterr().out
+
+
+def test_the_first_page_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of("ar-tiny --help", capsys)
+    assert text == help_of("ar-tiny -h", capsys)
+    lines = text.splitlines()
+    assert len(lines) <= 45
     for recipe, make in RECIPES.items():
         assert f"  {recipe}" in text and (inspect.getdoc(make) or "")[:40] in text
-    base = parse(line.removesuffix("--help").removesuffix("-h")).config
+    assert any(line.split()[:2] == ["--train.steps", "320"] for line in lines)
+    # What stands under "examples:" works when it is pasted; the last one trains, and the others differ from it by settings alone.
+    examples = [shlex.split(line) for line in lines[lines.index("examples:") + 1 :] if line.startswith("  ")]
+    assert len(examples) == 4
+    for words in examples:
+        assert words[1].endswith("jobs/pretrain.py")
+        parse_run_config(words[2:])
+
+
+@pytest.mark.parametrize("line", ["", "ar-tiny", "--codec t5"])
+def test_help_all_lists_every_setting(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(f"{line} --help all", capsys)
+    base = parse(line).config
     missing = [path for path in flatten(base) if f"--{path} " not in text and f"--{path}," not in text and not path.endswith(".kind")]
     assert missing == []
+
+
+def test_help_of_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of("--help optim", capsys)
+    assert "--optim.lr " in text and "--train." not in text and "--network." not in text
+    assert "--codec.network.depth " in help_of("--help=codec", capsys)
+    with pytest.raises(ValueError, match="unknown group of settings optin; did you mean optim"):
+        parse("--help optin")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    {
+        "learning_rate": "optim.lr", "batch_size": "train.global_batch", "max_steps": "train.steps", "context_length": "data.length",
+        "seq-len": "data.length", "n_layer": "network.depth", "hidden_size": "network.hidden", "train.batch_size": "train.global_batch",
+        "max_grad_norm": "optim.clip_norm", "output_dir": "storage", "eval_every": "train.valid_every", "dtype": "train.precision",
+        "epochs": "train.steps (train.steps = epochs x rows / train.global_batch)", "dataset": "data.paths",
+    }.items(),
+)  # fmt: skip
+def test_names_of_other_tools_lead_to_ours(theirs: str, ours: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        parse(f"--{theirs} 3")
+    assert f"unknown setting {theirs.replace('-', '_')}; did you mean {ours}?" in str(refused.value)
+    assert ours.split()[0] in flatten(tiny())
+
+
+def test_every_name_of_ours_that_others_are_led_to_exists() -> None:
+    known = set(flatten(tiny())) | set(flatten(parse("ar-tiny").config))
+    assert set(other_names._OURS) <= known
+    theirs = [name for names in other_names._OURS.values() for name in names.split()]
+    assert len(theirs) == len(set(theirs))
+    assert not set(theirs) & known - {"steps"}
+
+
+@pytest.mark.parametrize(
+    ("line", "strict"),
+    [
+        ("--data.strict", True), ("--data.strict True", True), ("--data.strict=true", True), ("--data.strict yes", True),
+        ("--data.strict --data.strict False", False), ("--data.no_strict", False), ("--data.strict=0", False),
+        ("--data.strict False --seed 1", False), ("--data.strict --seed 1", True),
+    ],
+)  # fmt: skip
+def test_switches_take_true_and_false(line: str, strict: bool) -> None:
+    assert parse(line).config.data.strict is strict
+
+
+def test_what_an_unset_variable_leaves_is_refused() -> None:
+    for words in (
+        ["--data.paths"], ["--data.paths", ""], ["--data.paths="], ["--data.paths", "a.txt", ""], ["--data.paths", "--seed", "1"],
+        ["--storage", ""], ["--storage="], ["--config", ""], ["--name", ""], ["--codec", ""], [""],
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="is empty, as a shell variable that is not set leaves it"):
+            parse_run_config(words)
+    assert parse("--data.paths builtin").config.data.paths == ()
+    assert parse("--data.paths ./builtin").config.data.paths == ("./builtin",)
+
+
+def test_what_is_said_of_the_encoders_network() -> None:
+    with pytest.raises(ValueError, match=r"^codec\.network\.hidden is -1"):
+        parse("--codec.network.hidden -1")
+    with pytest.raises(ValueError, match=r"^network\.hidden is -1"):
+        parse("--network.hidden -1 --codec.network.depth 2")
 
 
 def test_every_setting_is_explained() -> None:
