@@ -1,6 +1,6 @@
 """The command line of the jobs: recipes, settings by dotted path, help, and errors as one readable paragraph.
 
-    python jobs/pretrain.py [RECIPE] [--config RUN] [--codec KIND] [--process KIND] [--print] [--optim.lr 1e-3 ...]
+python jobs/pretrain.py [RECIPE] [--config RUN] [--codec KIND] [--process KIND] [--print] [--optim.lr 1e-3 ...]
 """
 
 import contextlib
@@ -94,7 +94,7 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
     raise_on_sigterm()
     try:
         try:
-            code = main(sys.argv[1:])
+            code = main(_decodable(sys.argv[1:]))
         finally:
             flush_streams()
     except KeyboardInterrupt as stop:
@@ -165,6 +165,20 @@ def describe_run(config: RunConfig, *, vocab_size: int | None = None, channels: 
         sizes += " (before the data is prepared)"
     total = sum(parameter.numel() for parameter in network.parameters())
     return f"{settings}\n\n{describe_groups(shapes, config.optim)}\nparameters: {total:,}; {sizes}"
+
+
+def _decodable(words: list[str]) -> list[str]:
+    """The words of the command line. Raises ValueError for bytes that are no text, which Python hands on as halves of characters."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(word).decode("utf-8", "backslashreplace")
+            raise ValueError(
+                f"the word '{shown}' of the command line is not text in UTF-8, which names, paths and prompts must be; write it in UTF-8, "
+                "and rename a file with such a name (mv understands it with the Tab key; convmv renames many)"
+            ) from None
+    return words
 
 
 def _base(words: Words) -> tuple[str, RunConfig]:

@@ -324,6 +324,16 @@ def test_run_main_hands_on_words_and_exit_status(monkeypatch: pytest.MonkeyPatch
     assert finish(lambda _: 3, monkeypatch) == 3
 
 
+def test_a_word_that_is_no_text_is_refused_before_anything_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["job", "--prompt", os.fsdecode("naïve café".encode() + b" caf\xe9.txt")])
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as stop:
+        run_main(lambda _: 0)
+    assert stop.value.code == 2
+    assert "error: the word 'naïve café caf\\xe9.txt' of the command line is not text in UTF-8" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("error", [ValueError("a  b\nc"), FileNotFoundError("no such run"), ConnectionError("nobody there")])
 def test_a_users_error_is_one_paragraph(error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def main(_: list[str]) -> None:
