@@ -1,6 +1,6 @@
 """The command line of the jobs: recipes, settings by dotted path, help, and errors as one readable paragraph.
 
-python jobs/pretrain.py [RECIPE] [--config RUN] [--codec KIND] [--process KIND] [--print] [--optim.lr 1e-3 ...]
+    python jobs/pretrain.py [RECIPE] [--config RUN] [--codec KIND] [--process KIND] [--print] [--optim.lr 1e-3 ...]
 """
 
 import contextlib

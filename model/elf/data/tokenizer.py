@@ -5,9 +5,11 @@ the caller's back, and a fingerprint says whether two tokenizers are the same.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import re
+import threading
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -36,6 +38,9 @@ _REMOVED = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # control chara
 _MARKS = re.compile("^\ufeff+", re.MULTILINE)  # byte order marks where files, or what was joined from files, begin
 _TRAILING = re.compile(r"(?<![ \t])[ \t]++(?=\n)")  # looking from the start of a run alone, a long one costs its length once
 _LONGEST_RUN = 256
+_LONGEST_WORD = 256  # characters of a word that a tokenizer is trained on
+_RUN = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}+|\s{{{_LONGEST_WORD + 1},}}+")
+_HEARING_S = 0.5  # a join without a limit is not interrupted by signals everywhere
 # Combining characters are put in order in time that is quadratic in the length of their run (40,000: 1.3 s).
 _COMBINING = re.compile(rf"[^\w\s\x00-\x7f]{{{_LONGEST_RUN},}}")
 
@@ -266,17 +271,52 @@ def _settled(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer.from_str(json.dumps(content))
 
 
-def _train_alone(backend: tokenizers.Tokenizer, trainer: trainers.Trainer, first: str, rest: Iterator[str]) -> None:
-    # Sums of floats in the order in which threads finish would differ from run to run.
-    def texts() -> Iterator[str]:
-        yield first
-        yield from rest
+def _bounded(texts: Iterator[str]) -> Iterator[str]:
+    """The texts with words of more than ``_LONGEST_WORD`` characters cut into several, other words and texts as they are.
 
+    Training a BPE takes time that is quadratic in the longest word. What a word is (letters, digits, symbols or spaces in a row) says the
+    pre-tokenizer; it is asked only where characters that are no spaces, or spaces, go on for long.
+    """
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    for text in texts:
+        begin = 0
+        for run in _RUN.finditer(text):
+            for _, (start, stop) in words.pre_tokenize_str(run.group()):
+                for cut in range(run.start() + start + _LONGEST_WORD, run.start() + stop, _LONGEST_WORD):
+                    yield text[begin:cut]
+                    begin = cut
+        yield text[begin:]
+
+
+def _train_alone(backend: tokenizers.Tokenizer, trainer: trainers.Trainer, first: str, rest: Iterator[str]) -> None:
+    """Train in a thread, so that the main thread hears signals while the library works; it is left behind when one ends the job."""
+    ended = threading.Event()
+    failures: list[BaseException] = []
+
+    def texts() -> Iterator[str]:
+        for text in _bounded(itertools.chain([first], rest)):
+            if ended.is_set():
+                return
+            yield text
+
+    def train() -> None:
+        try:
+            backend.train_from_iterator(texts(), trainer=trainer)
+        except BaseException as error:
+            failures.append(error)
+
+    # Sums of floats in the order in which threads finish would differ from run to run.
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    thread = threading.Thread(target=train, name="tokenizer training", daemon=True)
     try:
-        backend.train_from_iterator(texts(), trainer=trainer)
+        thread.start()
+        while thread.is_alive():
+            thread.join(_HEARING_S)
+        if failures:
+            raise failures[0]
     finally:
+        ended.set()
         if before is None:
             del os.environ["TOKENIZERS_PARALLELISM"]
         else:

@@ -16,7 +16,7 @@ import pytest
 import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import models, pre_tokenizers
+from tokenizers import models, pre_tokenizers, trainers
 
 import elf
 from elf.data.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer, normalise, train_tokenizer
@@ -238,3 +238,53 @@ def test_normalise_is_settled_after_one_pass(text: str) -> None:
     assert unicodedata.is_normalized("NFC", once)
     once.encode()
     assert not any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" for c in once)
+
+
+def test_one_endless_word_does_not_hold_the_training() -> None:
+    """As one word these take hours; what is ordinary is trained on as it was."""
+    letters = "abcdefghij"
+    word = "".join(letters[(i * i + i // 7) % 10] for i in range(300_000))
+    began = time.process_time()
+    tokenizer = train_tokenizer(iter([word, "=" * 300_000, " " * 300_000, *texts()]), "bpe", SIZE)
+    assert time.process_time() - began < 20
+    assert tokenizer.decode(tokenizer.encode_batch([word])[0]) == word
+    ordinary = ["a" * 256, "https://example.org/" + "path/" * 100, "0" * 256 + "x", "漢字。" * 200, *texts()]
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=SIZE, min_frequency=2, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(ordinary, trainer=trainer)
+    assert train_tokenizer(iter(ordinary), "bpe", SIZE).backend.get_vocab() == backend.get_vocab()
+
+
+def test_a_signal_is_heard_while_a_tokenizer_is_trained() -> None:
+    script = (
+        "import random, signal, sys\n"
+        "from elf.data.tokenizer import train_tokenizer\n"
+        "def stop(*_): raise SystemExit(7)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        "letters = ''.join(random.choices('abcdefghijklmnopqrstuvwxyz', k=7_500_000))\n"
+        "def texts():\n"
+        "    yield ' '.join(letters[i : i + 250] for i in range(0, len(letters), 250))\n"
+        "    print('read', flush=True)\n"
+        "train_tokenizer(texts(), 'bpe', 30000)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(elf.__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout is not None and job.stdout.readline() == "read\n"
+        time.sleep(0.5)  # into the part that the library does alone
+        began = time.monotonic()
+        job.terminate()
+        assert job.wait(60) == 7
+        assert time.monotonic() - began < 8  # the training goes on for more than twice that
+
+
+def test_what_the_reader_of_the_texts_raises_reaches_the_caller() -> None:
+    def broken() -> Iterator[str]:
+        yield "some words"
+        raise ValueError("the disk is full")
+
+    with pytest.raises(Exception, match="the disk is full"):
+        train_tokenizer(broken(), "bpe", SIZE)
