@@ -109,6 +109,7 @@ def _train_encoder(
     job = Job(
         config=encoder, run_folder=run_folder, data_folder=data.folder, data_fingerprint=data.manifest.content_hash, codec_folder=None,
         channels=own.channels, threads=threads, tracking=RunHandle(kind="jsonl"), code_version=code_version(),
+        shared=True,
     )
     launch(job, "encoder")
     trained = latest(run_folder / "checkpoints")

@@ -5,6 +5,7 @@ import gc
 import os
 import socket
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from elf.codecs import Codec, load_codec
 from elf.data.order import derive_key
 from elf.processes import Process
 from elf_platform.config import RunConfig
-from elf_platform.config_io import to_record
 from elf_platform.data.reader import RowReader
 from elf_platform.tracking import RunHandle, Tracker, read_events, start_tracker
 from elf_platform.train.checkpoint import Checkpoint, CheckpointReader, clear_unfinished, latest
@@ -23,6 +23,7 @@ from elf_platform.train.context import WorkerContext
 from elf_platform.train.engine import build_engine
 from elf_platform.train.feed import passes
 from elf_platform.train.health import RolledBack
+from elf_platform.train.lineage import check_lineage, lineage_of
 from elf_platform.train.loop import Outcome, Training, train
 from elf_platform.train.module import ProcessModule
 from elf_platform.train.snapshots import Snapshots
@@ -42,6 +43,8 @@ class Job:
     threads: int
     tracking: RunHandle
     code_version: str
+    shared: bool = False
+    """The run folder is named after all that decides what is trained there, and belongs to no run: that of an encoder."""
     launch: str = ""  # names one call of the driver: its requests to stop are for its own workers alone
 
 
@@ -83,7 +86,11 @@ def _attempt(job: Job, context: WorkerContext, tracker: Tracker) -> Outcome:
     process: Process = config.process
     train_rows, valid_rows = RowReader(job.data_folder, "train"), RowReader(job.data_folder, "valid")
     codec: Codec | None = load_codec(job.codec_folder).to(context.device) if job.codec_folder else None
-    resume = find_resume(job, context, tracker)
+    lineage = lineage_of(
+        config, data=job.data_fingerprint, codec=codec.fingerprint if codec else None, code_version=job.code_version,
+        tracking_run=job.tracking.run_id,
+    )
+    resume = find_resume(job, context, tracker, lineage)
     network = initial_network(job, train_rows.tokenizer.vocab_size, resume=resume).to(context.device)
     engine = build_engine(
         config.engine_kind, ProcessModule(process, network), config.optim, config.engine, context,
@@ -96,12 +103,6 @@ def _attempt(job: Job, context: WorkerContext, tracker: Tracker) -> Outcome:
             run_folder=job.run_folder, length=config.data.length, channels=job.channels, device=context.device,
             rows=valid_rows if config.data.source_column else None, codec=codec,
         )
-    lineage: dict[str, Any] = {
-        "config": to_record(config),
-        "data": job.data_fingerprint,
-        "code_version": job.code_version,
-        "tracking_run": job.tracking.run_id,
-    }
     try:
         return train(
             Training(
@@ -115,8 +116,10 @@ def _attempt(job: Job, context: WorkerContext, tracker: Tracker) -> Outcome:
         raise
 
 
-def find_resume(job: Job, context: WorkerContext, tracker: Tracker) -> Checkpoint | None:
-    """The checkpoint to go on from, the same on all workers, which share the reading of its files; and the attempt on record."""
+def find_resume(job: Job, context: WorkerContext, tracker: Tracker, lineage: Mapping[str, Any]) -> Checkpoint | None:
+    """The checkpoint to go on from, the same on all workers, which share the reading of its files; and the attempt on record.
+
+    Raises ValueError when there are checkpoints and none is valid, and when the newest valid one is not of this run."""
     root = job.run_folder / "checkpoints"
     if context.is_main:
         clear_unfinished(root)
@@ -127,6 +130,8 @@ def find_resume(job: Job, context: WorkerContext, tracker: Tracker) -> Checkpoin
             f"the run in {job.run_folder} was resumed from a checkpoint before, but {root} holds none now: starting over would silently "
             "throw the training away. Put a checkpoint back; or, to train from the start, remove the run's folder or give it another --name"
         )
+    if resume is not None:
+        check_lineage(resume, lineage, None if job.shared else job.config)
     step = resume.step if resume else 0
     for message in passed:
         tracker.event(step, "passed_over", message)
