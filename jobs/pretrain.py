@@ -16,7 +16,7 @@ def main(argv: list[str]) -> None:
         return
     from elf_platform.pretrain import pretrain
 
-    pretrain(run.config, run.recipe)
+    pretrain(run.config, run.recipe, extend=run.extend, based_on=run.based_on)
 
 
 if __name__ == "__main__":

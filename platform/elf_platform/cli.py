@@ -1,6 +1,6 @@
 """The command line of the jobs: recipes, settings by dotted path, help, and errors as one readable paragraph.
 
-    python jobs/pretrain.py [RECIPE] [--config RUN] [--codec KIND] [--process KIND] [--print] [--optim.lr 1e-3 ...]
+    python jobs/pretrain.py [RECIPE | --config RUN | --extend RUN] [--codec KIND] [--process KIND] [--print] [--optim.lr 1e-3 ...]
 """
 
 import contextlib
@@ -27,7 +27,8 @@ import tyro
 from elf.optim import describe_groups
 from elf_platform.commands import as_typed, job_command
 from elf_platform.config import RunConfig
-from elf_platform.config_io import flatten, read_config, unknown_key
+from elf_platform.config_io import default_storage, flatten, read_config, unknown_key
+from elf_platform.extend import check_extension, newest_step, run_folder, run_to_extend
 from elf_platform.help import TRAIN_PAGE, TYRO, Page, print_run_help, print_settings_help
 from elf_platform.identity import is_automatic, resolve
 from elf_platform.recipes import DEFAULT, RECIPES
@@ -48,6 +49,10 @@ class ParsedRun:
     recipe: str
     print_only: bool
     """The user only wants to see the configuration."""
+    extend: bool = False
+    """The run of this name is to go on, to more steps where the configuration has them."""
+    based_on: str = ""
+    """The run whose settings these are; its weights are not taken."""
 
 
 def parse_run_config(argv: Sequence[str], *, prog: str = "", summary: str = "Train a model.", page: Page = TRAIN_PAGE) -> ParsedRun:
@@ -64,7 +69,11 @@ def parse_run_config(argv: Sequence[str], *, prog: str = "", summary: str = "Tra
     leaves = {path: value for path, value in flatten(base).items() if path not in ("codec.kind", "process.kind")}
     switches = {path for path, value in leaves.items() if isinstance(value, bool)}
     config = resolve(_tyro(RunConfig, base, plain_switches(words.settings, switches), list(leaves)), recipe)
-    return ParsedRun(config=config, recipe=recipe, print_only=words.print_only)
+    if words.extend:
+        check_extension(base, config)
+    return ParsedRun(
+        config=config, recipe=recipe, print_only=words.print_only, extend=bool(words.extend), based_on=_trained(words.config)
+    )
 
 
 def parse_settings(cls: type[T], argv: Sequence[str], *, prog: str, summary: str = "") -> T:
@@ -183,6 +192,13 @@ def _decodable(words: list[str]) -> list[str]:
 
 def _base(words: Words) -> tuple[str, RunConfig]:
     """The recipe's name and the configuration that the settings are applied to."""
+    if words.extend:
+        others = {"a recipe": words.recipe, "--config": words.config, **words.kinds}
+        if given := [name for name, value in others.items() if value]:
+            raise ValueError(f"--extend trains a run on with its own settings; leave {' and '.join(given)} away")
+        storage = Path(words.storage).expanduser().absolute() if words.storage else default_storage()
+        config, recipe = run_to_extend(run_folder(words.extend, storage))
+        return recipe, config
     if words.config and words.recipe:
         raise ValueError(f"give a recipe ({words.recipe}) or --config ({words.config}), but not both: each is a whole configuration")
     if words.config:
@@ -202,6 +218,13 @@ def _base(words: Words) -> tuple[str, RunConfig]:
         # Unchecked: the command line's other settings may be what makes the new kind fit. The result is checked when it is built.
         object.__setattr__(config, option[2:], registry[kind]())
     return recipe, config
+
+
+def _trained(given: str) -> str:
+    """The folder of the trained run that --config names; empty for another file."""
+    path = Path(given).expanduser().absolute()
+    folder = path if path.is_dir() else path.parent
+    return str(folder) if given and folder.parent.name == "runs" and newest_step(folder) else ""
 
 
 def _from_file(path: Path) -> tuple[str, RunConfig]:

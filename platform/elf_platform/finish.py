@@ -14,6 +14,7 @@ from elf.data.tokenizer import load_tokenizer
 from elf.files import write_text
 from elf.optim import trained_average
 from elf_platform.headline import Figures, corpus_figures, read_corpus, sample_figures, training_figures, valid_figures
+from elf_platform.identity import afterwards_hash
 from elf_platform.train.checkpoint import Checkpoint, CheckpointReader, latest
 from elf_platform.train.worker import Job, initial_network
 
@@ -65,6 +66,7 @@ def finish(job: Job) -> Figures:
         **corpus_figures(corpus),
         **sample_figures(artefact, config, corpus, run_folder, checkpoint.step, device, data_folder=job.data_folder),
         "artefact": str(folder),
+        "made_with": afterwards_hash(config),
     }
     write_text(run_folder / "summary.json", json.dumps(figures, indent=1))
     return figures

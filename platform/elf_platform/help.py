@@ -90,11 +90,13 @@ def print_run_help(base: RunConfig, recipe: str, *, prog: str, summary: str, pag
     settings = "\n".join(f"  --{name:{wide}}  {values[name]:{most}}  {words}" for name, words in page.settings.items())
     examples = "".join(f"\n  {prog} {line.format(default=DEFAULT)}" for line in page.examples)
     _show(
-        f"{as_typed(summary)}\n\nusage: {prog} [RECIPE] [--SETTING VALUE ...] [--config RUN] [--codec KIND] [--process KIND] [--print]\n\n"
+        f"{as_typed(summary)}\n\nusage: {prog} [RECIPE | --config RUN | --extend RUN] [--SETTING VALUE ...] "
+        f"[--codec KIND] [--process KIND] [--print]\n\n"
         f"RECIPE is a whole configuration ({DEFAULT} when none is named):\n{recipes}\n\n"
         f"settings that people change, with the values of {recipe}:\n{settings}\n\n"
         + (f"examples:{examples}\n\n" if examples else "")
         + f"--config RUN      a run's folder or config.json instead of a recipe: its settings, not its weights\n"
+        f"--extend RUN      train a run, by name or folder, on to more --train.steps: same data, model, seed and optimiser\n"
         f"--codec KIND      another codec, with its default settings: {', '.join(KINDS['--codec'])}\n"
         f"--process KIND    another process, with its default settings: {', '.join(KINDS['--process'])}\n"
         f"--print           show the resolved configuration and each tensor's optimiser, and stop\n"

@@ -107,10 +107,19 @@ def config_hash(config: RunConfig) -> str:
     """Eight hexadecimal digits over the settings that decide what is trained and differ from the defaults of their kind.
 
     A setting that comes later, with a default that keeps things as they were, therefore changes no hash."""
+    return _digest(config, ("training", "steps", "corpus"))
+
+
+def afterwards_hash(config: RunConfig) -> str:
+    """Eight hexadecimal digits over what decides the artefact's samples and their score; a summary says which it was made with."""
+    return _digest(config, ("afterwards",))
+
+
+def _digest(config: RunConfig, roles: tuple[Role, ...]) -> str:
     defaults = flatten(type(config)(codec=type(config.codec)(), process=type(config.process)()))
     deciding = {
         path: value for path, value in flatten(config).items()
-        if role_of(path) not in ("free", "afterwards") and (path in ("codec.kind", "process.kind") or value != defaults[path])
+        if role_of(path) in roles and (path in ("codec.kind", "process.kind") or value != defaults[path])
     }
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -4,14 +4,15 @@ import functools
 import json
 from pathlib import Path
 
-from elf.files import write_text
+from elf_platform.claim import Claim, examine, find_run
 from elf_platform.codec import encoder_config, prepare_codec
+from elf_platform.commands import as_typed
 from elf_platform.config import RunConfig
-from elf_platform.config_io import flatten, read_config, write_config
+from elf_platform.config_io import flatten
 from elf_platform.data.prepare import PreparedData, prepare
+from elf_platform.extend import show_command
 from elf_platform.finish import finish
 from elf_platform.headline import Figures
-from elf_platform.identity import diff_configs
 from elf_platform.lock import exclusive
 from elf_platform.place import preflight, remotely
 from elf_platform.report import render_figures, write_report
@@ -21,20 +22,30 @@ from elf_platform.summary import print_summary
 from elf_platform.terminal import say
 from elf_platform.tracking import RunHandle, book_event, load_handle, open_run, start_tracker
 from elf_platform.tracking import finish as end_tracking
-from elf_platform.train.checkpoint import goes_on_from
+from elf_platform.train.checkpoint import goes_on_from, intact
 from elf_platform.train.driver import launch
 from elf_platform.train.preflight import Placement, average_note
 from elf_platform.train.worker import Job
 from elf_platform.version import code_version
 
 
-def pretrain(config: RunConfig, recipe: str) -> Figures:
-    """Run or resume ``config`` from text to report; a finished run is shown again. Returns the headline figures."""
+def pretrain(config: RunConfig, recipe: str, *, extend: bool = False, based_on: str = "") -> Figures:
+    """Run or resume ``config`` from text to report; a finished run is shown again. Returns the headline figures.
+
+    extend: the run that is there goes on to the steps of ``config``. based_on: the run whose settings these are, to say what it is not."""
+    given, config = config.name, find_run(config, recipe)
+    if config.name != given:
+        say(f"These settings are those of the run {config.name}, which an earlier version named.")
     run_folder = config.storage / "runs" / config.name
     with exclusive(run_folder, f"the run {config.name}"):
-        claim_run(config, recipe)
-        if (run_folder / "summary.json").is_file():
-            say(f"Run {config.name} is finished already; this is what it left. Give it another --name to train it again.")
+        claim = examine(config, recipe, extend=extend, based_on=based_on)
+        for note in claim.notes:
+            say(as_typed(f"note: {note}"))
+        if claim.finished:
+            say(as_typed(
+                f"Run {config.name} is finished already; this is what it left. Give it another --name to train it again, or train it on to "
+                f"N steps, more than {config.train.steps:,}:\n    {show_command(config)} --train.steps N"
+            ))
             figures = _complete(run_folder)
         else:
             encoder_config(config)  # refuses a batch that does not divide before any work
@@ -42,11 +53,10 @@ def pretrain(config: RunConfig, recipe: str) -> Figures:
             with connect() as cluster:
                 placement, checked = preflight(config, cluster)
                 say(f"preflight: {checked.line}")
-                book_event(run_folder, 0, "preflight", checked.sums)
                 if note := average_note(config):
                     say(f"note: {note}")
                 data = prepare(config.data, config.storage)
-                figures = _train(config, run_folder, cluster, placement, data)
+                figures = _train(claim, cluster, placement, data, checked.sums)
     print_summary(run_folder, figures, load_handle(run_folder), conditional=bool(config.data.source_column))
     return figures
 
@@ -60,26 +70,10 @@ def _complete(run_folder: Path) -> Figures:
     return figures
 
 
-def claim_run(config: RunConfig, recipe: str) -> Path:
-    """The run's folder. Raises ValueError when the name is taken by another configuration, naming the settings that differ."""
-    run_folder = config.storage / "runs" / config.name
-    path = run_folder / "config.json"
-    if path.is_file():
-        known, _ = read_config(path)
-        differing = diff_configs(known, config)
-        if differing:
-            raise ValueError(
-                f"the run name {config.name} is taken by a run with other settings ({'; '.join(differing)}); give this one another "
-                f"--name, or go back to the settings of {path}"
-            )
-    if not (run_folder / "summary.json").is_file():
-        run_folder.mkdir(parents=True, exist_ok=True)
-        write_config(path, config, recipe=recipe, code_version=code_version())
-    return run_folder
-
-
-def _train(config: RunConfig, run_folder: Path, cluster: Cluster, placement: Placement, data: PreparedData) -> Figures:
-    """Codec, training, artefact, report; the tracked run ends as what it came to."""
+def _train(claim: Claim, cluster: Cluster, placement: Placement, data: PreparedData, sums: str) -> Figures:
+    """Codec, claim, training, artefact, report; the tracked run ends as what it came to."""
+    config, run_folder = claim.config, claim.folder
+    claim.check(data=data.manifest.content_hash)  # before an encoder is trained for other data
     run = functools.partial(launch, use_gpu=placement.use_gpu)
     codec_folder, codec = prepare_codec(config, data, lambda job, title: run(job, title=title), threads=placement.threads, log=say)
     channels = codec.channels if codec else 0
@@ -89,41 +83,42 @@ def _train(config: RunConfig, run_folder: Path, cluster: Cluster, placement: Pla
         f"{data.manifest.train.rows:,} rows of {config.data.length} tokens, {config.train.steps:,} steps of "
         f"{config.train.global_batch} rows"
     )
-    check_same(run_folder / "data.sha256", data.manifest.content_hash, "data", "the corpus has changed")
-    if codec is not None:
-        check_same(run_folder / "codec.sha256", codec.fingerprint, "codec", "it was trained or fetched again with another outcome")
-    params = {name: str(value) for name, value in flatten(config).items()}
+    claim.take(data=data.manifest.content_hash, codec=codec.fingerprint if codec else "")
+    book_event(run_folder, claim.step, "preflight", sums)
     handle = RunHandle(kind="null")
     try:
-        handle = open_run(
-            config.tracking, storage=config.storage, run_folder=run_folder, run_name=config.name, params=params,
-            tags={"data_sha256": data.manifest.content_hash, "code_version": code_version()},
-        )
+        handle = _open_tracking(claim, data)
         job = Job(
             config=config, run_folder=run_folder, data_folder=data.folder, data_fingerprint=data.manifest.content_hash,
             codec_folder=codec_folder, channels=channels, threads=placement.threads, tracking=handle, code_version=code_version(),
         )
-        run(job, title=config.process.kind)
+        if not (claim.anew and intact(run_folder / "checkpoints", claim.step)):
+            run(job, title=config.process.kind)
         say("exporting the artefact, sampling and scoring ...")
         figures = remotely(finish, job, use_gpu=placement.use_gpu, cluster=cluster)
         report = write_report(run_folder)
     except BaseException as error:
         end_tracking(load_handle(run_folder) or handle, run_folder, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        say(f"Run {config.name} stopped. What it committed is in {run_folder}; {goes_on_from(run_folder / 'checkpoints')}.")
+        if (run_folder / "config.json").is_file():
+            say(f"Run {config.name} stopped. What it committed is in {run_folder}; {goes_on_from(run_folder / 'checkpoints')}.")
         raise
     _track_results(handle, run_folder, report, figures)
     return figures
 
 
-def check_same(path: Path, fingerprint: str, what: str, why: str) -> None:
-    """Notes which data, or codec, the run is trained with. Raises ValueError when a resumed run would go on with another."""
-    known = path.read_text().strip() if path.is_file() else fingerprint
-    if known != fingerprint:
-        raise ValueError(
-            f"the run in {path.parent} was started on {what} {known[:12]}, but the same settings now give {fingerprint[:12]}: {why}. Give "
-            "the run another --name, or put the old one back"
+def _open_tracking(claim: Claim, data: PreparedData) -> RunHandle:
+    """The tracked run. A refusal takes the claim back, when nothing was trained under it."""
+    config = claim.config
+    try:
+        return open_run(
+            config.tracking, storage=config.storage, run_folder=claim.folder, run_name=config.name,
+            params={name: str(value) for name, value in flatten(config).items()},
+            tags={"data_sha256": data.manifest.content_hash, "code_version": code_version()},
         )
-    write_text(path, fingerprint + "\n")
+    except BaseException:
+        if claim.fresh:
+            claim.release()
+        raise
 
 
 def _track_results(handle: RunHandle, run_folder: Path, report: Path, figures: Figures) -> None:

@@ -20,6 +20,9 @@ class Words:
 
     recipe: str
     config: str
+    extend: str
+    storage: str
+    """As it was given; empty for the default."""
     kinds: dict[str, str]
     print_only: bool
     help: str | None
@@ -40,7 +43,7 @@ def sort_words(argv: Sequence[str]) -> Words:
         word = rest.pop(0)
         option, equals, value = word.partition("=")
         option = option.removesuffix(".kind") if option.removesuffix(".kind") in KINDS else option
-        if option in ("--config", *KINDS, "--storage", "--name"):
+        if option in ("--config", "--extend", *KINDS, "--storage", "--name"):
             own[option] = _value(option, equals, value, rest)
         elif option == "--train.workers" and (equals or rest):
             settings += _workers(value if equals else rest.pop(0))
@@ -52,12 +55,15 @@ def sort_words(argv: Sequence[str]) -> Words:
             print_only = True
         else:
             settings.append(word)
-    if "--storage" in own:  # absolute here, since a path that is empty, the default, and "." are the same Path
+    if "--storage" in own and "--extend" not in own:  # absolute here, since a path that is empty, the default, and "." are the same Path
         settings += ["--storage", os.path.abspath(os.path.expanduser(own["--storage"]))]
     if "--name" in own:
         settings += [f"--name={own['--name']}"]
     kinds = {option: own[option] for option in KINDS if option in own}
-    return Words(recipe=recipe, config=own.get("--config", ""), kinds=kinds, print_only=print_only, help=asked, settings=settings)
+    return Words(
+        recipe=recipe, config=own.get("--config", ""), extend=own.get("--extend", ""), storage=own.get("--storage", ""), kinds=kinds,
+        print_only=print_only, help=asked, settings=settings,
+    )
 
 
 def plain_switches(words: Sequence[str], switches: Collection[str]) -> list[str]:

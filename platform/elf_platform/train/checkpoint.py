@@ -116,6 +116,11 @@ def problem_with(folder: Path, *, part: tuple[int, int] = (0, 1)) -> str | None:
     return None
 
 
+def intact(root: Path, step: int) -> bool:
+    """Whether the checkpoint of ``step`` is there and valid. Reads every byte."""
+    return problem_with(checkpoint_folder(root, step)) is None
+
+
 def latest(
     root: Path, log: Callable[[str], None] = print, *, part: tuple[int, int] = (0, 1),
     gather: Callable[[Any], list[Any]] = lambda value: [value],
