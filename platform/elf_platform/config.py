@@ -51,14 +51,15 @@ class DataConfig(Settings):
     prefix: ClassVar[str] = "data."
 
     paths: tuple[str, ...] = ()
-    """Files, globs or filesystem URIs (s3://, gs://) of .txt, .jsonl, .parquet or .arrow, also .gz or .zst; or hub:NAME for a
-    Hugging Face data set. Empty: the embedded default, the documentation of Python and of the installed packages."""
+    """Files, folders, globs or filesystem URIs (s3://, gs://) of .txt, .tsv, .csv, .jsonl, .ndjson, .json, .parquet or .arrow, also .gz,
+    .zst, .bz2 or .xz (docs/data.md); or hub:NAME for a Hugging Face data set. Empty: the embedded default, the documentation of Python and
+    of the installed packages."""
     text_column: str = "text"
-    """Column or key that holds the text (of pairs: the target) in .jsonl, .parquet and .arrow. Pairs: also of .tsv; a.b names the field b
-    of a column a, and of a list of strings, several references, the first is taken."""
+    """Column or key that holds the text (of pairs: the target), in all files but .txt; a number from 1 where the first line of a .tsv or
+    .csv holds no names, and then of tab-separated .txt too. a.b names the field b of a column a. A list of targets counts as its first."""
     source_column: str = ""
-    """Pairs of source and target, for conditional models: the column that holds the source. Tab-separated files (.tsv; .txt is read as one)
-    take names of their first line, or numbers from 1 where they have no such line. Empty: plain text."""
+    """Pairs of source and target, for conditional models: the column that holds the source; .txt is then tab-separated. A list is its
+    sentences. Empty: plain text."""
     source_length: Count = 0
     """Pairs only: most tokens of a row that are the source; longer sources are cut, with a count. Each target is cut to what is left of
     `length` behind a longest source, its end-of-text token included, since that is what is generated."""
@@ -73,8 +74,8 @@ class DataConfig(Settings):
     valid_fraction: Annotated[float, Bounds(above=0, below=1)] = 0.01
     """Share of documents held out for validation, chosen by document hash."""
     strict: bool = False
-    """Refuse unreadable input (wrong encoding, broken lines) instead of skipping it with a count. Pairs that are cut, or have an empty
-    side, are counted either way."""
+    """Refuse unreadable input (wrong encoding, broken lines, files of no known type) instead of skipping it with a count. Pairs that are
+    cut, or have an empty side, are counted either way."""
     shard_mb: Megabytes = 64.0
     """Megabytes of text per task and shard, at most; a corpus of less than 32 such shards is cut finer, down to 4 MB."""
 

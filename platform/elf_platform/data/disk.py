@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elf.data.packing import Mode, segment_dtype
+from elf_platform.data.files import Compression
 from elf_platform.data.parts import CorpusPart
 
 _BYTES_PER_TOKEN = 3.0  # of text; English has 4 to 4.5 under a 32k vocabulary and 3 to 3.5 under a 4k one
-_EXPANSION = {"": 1.0, "gzip": 3.5, "zstd": 4.0}
+_EXPANSION: dict[Compression, float] = {"": 1.0, "gzip": 3.5, "zstd": 4.0, "bz2": 4.5, "xz": 5.0}
 
 
 def text_bytes(part: CorpusPart) -> int:

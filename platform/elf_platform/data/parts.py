@@ -5,7 +5,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -158,11 +158,16 @@ def column_names(part: CorpusPart) -> list[str]:
 
 
 def first_fields(part: CorpusPart) -> list[str] | None:
-    """The fields of the first line of a tsv or csv; None for an empty file."""
+    """The fields of the first line of a tsv or csv that is not blank; None for an empty file."""
     decoded = (line.decode("utf-8", "replace") for _, line in lines(io.BytesIO(_head(part)), 0, None))
     if part.format == "csv":
-        return next(csv.reader(line + "\n" for line in decoded), None)
-    return next((line.split("\t") for line in decoded), None)
+        return next((fields for fields in csv.reader(line + "\n" for line in decoded) if not is_blank(fields)), None)
+    return next((fields for line in decoded if not is_blank(fields := line.split("\t"))), None)
+
+
+def is_blank(fields: Sequence[str]) -> bool:
+    """Whether a line of a tsv or csv holds no row; separators alone are a row of empty fields."""
+    return len(fields) <= 1 and not "".join(fields).strip(" ")
 
 
 def table_schema(part: CorpusPart) -> pa.Schema:

@@ -18,7 +18,7 @@ from elf.data.tokenizer import well_formed
 from elf_platform.data import builtin, hub_dataset
 from elf_platform.data.columns import find_column, find_value, holds_text, kind_of, top_level
 from elf_platform.data.files import READ_ERRORS, UnreadableFile, is_damage, open_stream, open_table
-from elf_platform.data.parts import CorpusPart, is_ipc_file, parse_json
+from elf_platform.data.parts import CorpusPart, is_blank, is_ipc_file, parse_json
 from elf_platform.data.text_ranges import line_number, lines, paragraphs, pieces_of, text_of
 
 MAX_DOCUMENT_BYTES = 8 << 20
@@ -239,13 +239,13 @@ def _line_rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[t
         rows = _csv_fields(part, source) if part.format == "csv" else _fields(part, source)
         for offset, fields in rows:
             if names_left:
-                names_left = False
+                names_left = is_blank(fields)
                 continue
             if any(_BAD_BYTE.search(field) for field in fields):
                 _skip(part, offset, "is not UTF-8", strict, counts)
             elif part.format == "lines":
                 yield (fields[0],), offset
-            elif len(fields) <= 1 and not "".join(fields).strip(" "):  # but separators alone are a row of empty fields
+            elif is_blank(fields):
                 yield None, offset
             elif len(fields) < needed:
                 _skip(part, offset, f"has {len(fields)} column(s), but should have {needed}", strict, counts)
