@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from elf_platform.data import builtin, hub_dataset
+from elf_platform.data.content import ContentHashes
+from elf_platform.data.files import bare
 from elf_platform.data.parts import Asked, CorpusPart, check_columns, inspect_file, part_for, ranges, whole_part
 from elf_platform.data.selection import LeftOut, left_out_line, select
 
@@ -38,17 +40,21 @@ _INSPECTORS = 8  # files looked into at once: nearly all waiting where they are 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """The parts in their fixed order; the fingerprint changes with a file, its time, a setting of the cut or a package."""
+    """The parts in their fixed order; the fingerprint changes with what a file holds, the order of the files, a setting of the cut or a
+    package, and not with where the files lie, what they are called or when they were written."""
 
     name: str
     parts: tuple[CorpusPart, ...]
     fingerprint: str
     left_out: tuple[LeftOut, ...] = ()
     """What the paths name and nobody reads."""
+    sources: tuple[tuple[str, str], ...] = ()
+    """Name below the folder that all have in common, and SHA-256, of each file in order."""
 
 
-def resolve(config: "DataConfig") -> Corpus:
-    """Find what `config.paths` names and cut it into parts; looks into every file's head, so a wrong column is found here.
+def resolve(config: "DataConfig", hashes: ContentHashes | None = None) -> Corpus:
+    """Find what `config.paths` names and cut it into parts; looks into every file's head, so a wrong column is found here, and then
+    reads all of it for its hash, but for what ``hashes`` remembers.
 
     Raises FileNotFoundError when a path is missing, and ValueError when a path holds no text of a known type, a file has no such
     column, the corpus is empty, or (strict) a file is corrupt.
@@ -86,13 +92,15 @@ def resolve(config: "DataConfig") -> Corpus:
             "pass other files, or no path for the built-in corpus"
         )
     root = _common_root([file.uri for file in files])
-    identity += [
-        [file.uri[len(root) :], file.size, file.modified_ns, whole_part(file, asked).format, file.compression] for file in files
-    ]
+    digests = (hashes or ContentHashes()).of(files)
+    identity += [[digest, whole_part(file, asked).format, file.compression] for file, digest in zip(files, digests, strict=True)]
     parts = tuple(replace(part, index=i) for i, part in enumerate(_grouped(pieces, share)))
     name = config.paths[0].removeprefix(hub_dataset.PREFIX) if not files else os.path.basename((root or files[0].uri).rstrip("/"))
     fingerprint = _digest([identity, *reversed(config.columns), share])
-    return Corpus(name=name or "corpus", parts=parts, fingerprint=fingerprint, left_out=selection.left_out)
+    return Corpus(
+        name=name or "corpus", parts=parts, fingerprint=fingerprint, left_out=selection.left_out,
+        sources=tuple((bare(file.uri)[len(root) :], digest) for file, digest in zip(files, digests, strict=True)),
+    )
 
 
 def asked_for(config: "DataConfig") -> Asked:

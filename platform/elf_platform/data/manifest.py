@@ -18,8 +18,10 @@ from elf_platform.data.selection import LeftOut, left_out_line
 from elf_platform.data.shards import ShardRecord, Split
 from elf_platform.differences import differences
 
-FORMAT = 1
-"""Version of the manifest and of the shards' layout."""
+FORMAT = 2
+"""Version of the manifest, of the shards' layout and of what reading makes of a text."""
+OLD_FORMATS = (1,)
+"""What is read still, so that a run goes on with data that was prepared before: 1 told files apart by their times and names."""
 FILE = "manifest.json"
 TRAINED = ("bpe", "unigram")
 """Tokenizer sources that mean: train one."""
@@ -159,6 +161,8 @@ class Manifest:
     def _hashed(self) -> dict[str, Any]:
         plain: dict[str, Any] = to_dict(self) | {"data": identity(self.data)}
         del plain["code_version"], plain["content_hash"]
+        if self.format != 1:  # then the folder's name was part of what a corpus is
+            del plain["name"]
         for name in NOT_OF_THE_DATA:
             del plain["read"][name]
         if not self.data.source_column:  # as it was before there were pairs
@@ -194,7 +198,7 @@ class Manifest:
         except ValueError as error:
             raise ValueError(f"{path} is not a manifest: it holds no valid JSON ({error}); {again}") from error
         found = plain.get("format") if isinstance(plain, dict) else None
-        if found != FORMAT:
+        if found not in (FORMAT, *OLD_FORMATS):
             raise ValueError(f"{path} has format {found}, but this code reads format {FORMAT}; run jobs/prepare.py again")
         try:
             manifest = from_dict(Manifest, plain)

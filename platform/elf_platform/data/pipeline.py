@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elf.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from elf.files import TEMPORARY, committing
+from elf.files import TEMPORARY, committing, write_text
 from elf_platform.config import DataConfig
 from elf_platform.data import manifest as manifests
 from elf_platform.data.corpora import Corpus
@@ -35,6 +35,8 @@ from elf_platform.version import code_version
 
 TOKENIZER = "tokenizer.json"
 WORK = "work"
+SOURCES = "sources.json"
+"""Names and hashes of the files that the data was made of, in order; for people."""
 J = TypeVar("J", ReadJob, PackJob)
 Each = Callable[[Sequence[Any], Callable[[Any], Statement]], Iterator[Statement]]
 """Runs a task on every job, anywhere and in any order, and yields the statements as they come."""
@@ -73,6 +75,8 @@ class Preparation:
         plan = self._timed("split", lambda: self._split(indices, sides))
         tokenizer = self._timed("tokenizer", lambda: self._tokenizer(stored, indices, plan))
         packs = self._timed("pack", lambda: self._pack(indices, plan, tokenizer))
+        files = [{"name": name, "sha256": digest} for name, digest in self.corpus.sources]
+        write_text(self.folder / SOURCES, json.dumps(files, indent=1) + "\n")
         manifest = self._manifest(reads, plan, packs, tokenizer).save(self.folder)
         shutil.rmtree(self.work)
         return manifest, tokenizer

@@ -26,13 +26,16 @@ from ray.data import DataContext, TaskPoolStrategy
 from elf.data.packing import check_length
 from elf.data.tokenizer import Tokenizer, load_tokenizer
 from elf_platform.config import DataConfig
+from elf_platform.data.content import ContentHashes
 from elf_platform.data.corpora import Corpus, resolve
-from elf_platform.data.manifest import FILE, TRAINED, Manifest
+from elf_platform.data.manifest import FILE, OLD_FORMATS, TRAINED, Manifest, identity
 from elf_platform.data.pipeline import TOKENIZER, WORK, Each, Preparation, data_key
 from elf_platform.data.selection import left_out_line
 from elf_platform.data.shards import size_problem
 from elf_platform.data.split import check_fraction
 from elf_platform.data.tasks import Statement
+
+_HASHES = ".hashes.json"  # in the storage's data folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +52,14 @@ class PreparedData:
 
 
 def prepare(
-    config: DataConfig, storage: Path, *, workers: int = 0, progress: bool = True, each: Each | None = None
+    config: DataConfig, storage: Path, *, workers: int = 0, progress: bool = True, each: Each | None = None, begun_on: str = ""
 ) -> PreparedData:
     """Prepare the corpus of ``config`` under ``storage``/data, or find it prepared there.
 
     ``workers`` caps the tasks that run at once (0: all CPUs of the cluster). ``each`` runs the tasks; without it they run on Ray
     Data, and Ray must be initialised. A preparation that was killed goes on where it stopped; one that was damaged since has
-    its missing and short shards made anew.
+    its missing and short shards made anew. ``begun_on``: the content hash of the data that a run was trained on so far; where they are
+    still there, they are what is returned, whatever became of the corpus since, and a line says when it is another or gone.
 
     Raises ValueError for settings and corpora that give no data, unreadable input under ``strict`` and a full disk.
     """
@@ -63,13 +67,17 @@ def prepare(
     check_fraction(config.valid_fraction)
     if workers < 0:
         raise ValueError(f"workers is {workers}, but must be 0 (all CPUs of the cluster) or more")
-    corpus = resolve(config)
+    place = storage.absolute() / "data"
+    hashes = ContentHashes(place / _HASHES, progress=progress)
+    if begun_on and (data := _begun(place, begun_on, config)) is not None:
+        _compare(data, config, hashes)
+        return data
+    corpus = resolve(config, hashes)
     if corpus.left_out:
         _say(left_out_line(corpus.left_out))
     source = config.tokenizer.source
     given = None if source in TRAINED else load_tokenizer(source)
-    name = re.sub(r"[^\w.-]+", "-", corpus.name).strip("-.")[:60] or "corpus"
-    folder = storage.absolute() / "data" / f"{name}-{data_key(config, corpus, given)}"
+    folder = _folder(place, corpus.name, data_key(config, corpus, given))
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         was_there = (folder / FILE).is_file()
@@ -78,6 +86,8 @@ def prepare(
             if manifest is not None:
                 tokenizer = load_tokenizer(folder / TOKENIZER)
                 return PreparedData(folder=folder, manifest=manifest, tokenizer=tokenizer, reused=True)
+        if old := _of_old_format(place, config, corpus.name):
+            _say(f"{old} was prepared by an earlier version, which read some texts differently; preparing the data once more")
         preparation = Preparation(
             config=config,
             corpus=corpus,
@@ -90,6 +100,56 @@ def prepare(
         )
         manifest, tokenizer = preparation.run()
     return PreparedData(folder=folder, manifest=manifest, tokenizer=tokenizer, reused=False, seconds=preparation.seconds)
+
+
+def _folder(place: Path, name: str, key: str) -> Path:
+    """Where the data with this key lies, or will: it may have been prepared when the corpus had another name."""
+    there = sorted(path.parent for path in place.glob(f"*-{key}/{FILE}"))
+    plain = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:60] or "corpus"
+    return there[0] if there else place / f"{plain}-{key}"
+
+
+def _manifests(place: Path) -> Iterator[tuple[Path, Manifest]]:
+    """Every prepared folder with its manifest; what cannot be read is none."""
+    for path in sorted(place.glob(f"*/{FILE}")):
+        with contextlib.suppress(ValueError, OSError):
+            yield path.parent, Manifest.load(path.parent)
+
+
+def _of_old_format(place: Path, config: DataConfig, name: str) -> Path | None:
+    """Data of an earlier version that were prepared from a corpus of this name with these settings."""
+    for folder, old in _manifests(place):
+        if old.format in OLD_FORMATS and old.name == name and identity(old.data) == identity(config):
+            return folder
+    return None
+
+
+def _begun(place: Path, content_hash: str, config: DataConfig) -> PreparedData | None:
+    """The data with this hash among the prepared folders of ``place``, when they are whole and made with the settings of ``config``."""
+    for folder, manifest in _manifests(place):
+        if manifest.content_hash != content_hash or identity(manifest.data) != identity(config):
+            continue
+        if not any(size_problem(folder, record) for record in manifest.shards) and (folder / TOKENIZER).is_file():
+            tokenizer = load_tokenizer(folder / TOKENIZER)
+            if tokenizer.fingerprint == manifest.tokenizer:
+                return PreparedData(folder=folder, manifest=manifest, tokenizer=tokenizer, reused=True)
+    return None
+
+
+def _compare(data: PreparedData, config: DataConfig, hashes: ContentHashes) -> None:
+    """Say it when the corpus is not what a run was begun on; its prepared data are, and the run goes on with them."""
+    source, was = config.tokenizer.source, data.manifest
+    why = ""
+    try:
+        found = resolve(config, hashes).fingerprint
+        if found != was.corpus and was.format not in OLD_FORMATS:  # their fingerprints said something else
+            why = "the corpus has changed since the run was begun"
+        elif source not in TRAINED and load_tokenizer(source).fingerprint != was.tokenizer:
+            why = f"the tokenizer {source} has changed since the run was begun"
+    except (OSError, ValueError) as error:
+        why = f"what the run was begun on cannot be read any more ({str(error).rstrip('.')})"
+    if why:
+        _say(f"{why}; it goes on with the data that were prepared then, in {data.folder}. To train on what is there, give another --name")
 
 
 def summary(data: PreparedData) -> str:

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -131,20 +132,24 @@ def test_globs_on_a_pyarrow_filesystem(tmp_path: Path, pattern: str, expected: l
     assert [os.path.relpath(info.path, tmp_path) for info in found] == expected
 
 
-def test_the_fingerprint_follows_content_and_settings_but_not_the_place(tmp_path: Path) -> None:
-    for place in ("one", "two"):
-        for name in ("a.txt", "sub/b.jsonl"):
-            path = write(tmp_path / place / name)
-            os.utime(path, ns=(10**18, 10**18))
+def test_the_fingerprint_is_what_the_files_hold_in_their_order_and_the_settings(tmp_path: Path) -> None:
+    for name in ("a.txt", "sub/b.jsonl"):
+        write(tmp_path / "one" / name)
 
     def of(**changes: object) -> str:
         return resolve(config(*changes.pop("paths", [tmp_path / "one"]), **changes)).fingerprint  # type: ignore[misc, arg-type]
 
     first = of()
-    assert of() == first == of(paths=[tmp_path / "two"]) == of(paths=[tmp_path / "one/sub", tmp_path / "one/a.txt"])
-    os.utime(tmp_path / "two/a.txt", ns=(10**18, 10**18 + 1))
-    others = [of(paths=[tmp_path / "two"]), of(shard_mb=2.0), of(paths=[tmp_path / "one/a.txt"])]
-    (tmp_path / "one/sub/b.jsonl").rename(tmp_path / "one/sub/c.jsonl")
+    shutil.copytree(tmp_path / "one", tmp_path / "copied")
+    os.utime(tmp_path / "copied/a.txt", ns=(10**18, 10**18 + 1))
+    assert of() == first == of(paths=[tmp_path / "copied"]) == of(paths=[tmp_path / "one/sub", tmp_path / "one/a.txt"])
+    (tmp_path / "one/sub/b.jsonl").rename(tmp_path / "one/sub/renamed.jsonl")
+    assert of() == first
+    others = [of(shard_mb=2.0), of(paths=[tmp_path / "one/a.txt"])]
+    content = (tmp_path / "one/a.txt").read_bytes()
+    (tmp_path / "one/a.txt").write_bytes(content.replace(b"document 3", b"document x"))
+    others.append(of())
+    (tmp_path / "one/a.txt").rename(tmp_path / "one/sub/z.txt")
     others.append(of())
     assert len({first, *others}) == 5
 

@@ -83,7 +83,7 @@ def test_broken_manifest_is_refused(tmp_path: Path, content: str) -> None:
 def test_other_format_is_refused(tmp_path: Path) -> None:
     example().save(tmp_path)
     rewrite(tmp_path, format=99)
-    with pytest.raises(ValueError, match="has format 99, but this code reads format 1"):
+    with pytest.raises(ValueError, match="has format 99, but this code reads format 2"):
         Manifest.load(tmp_path)
 
 

@@ -271,7 +271,7 @@ def test_unreadable_lines_are_counted_and_strict_refuses_them(tmp_path: Path, ca
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"length": 1}, r"data\.length is 1"), ({"valid_fraction": 0.0}, r"data\.valid_fraction is 0\.0")],
+    [({"length": 1}, r"data\.length is 1"), ({"valid_fraction": 0.0}, r"data\.valid_fraction is 0")],
 )
 def test_settings_that_give_no_data_are_refused_before_reading(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     write_corpus(tmp_path / "corpus")
