@@ -69,6 +69,8 @@ class Settings:
 
     prefix: ClassVar[str] = "--"
     """What stands before a field's name where it is set, for messages: ``optim.``, or ``--`` for the settings of a job."""
+    later: ClassVar[tuple[str, ...]] = ()
+    """Fields that came after something had been made of such settings: at their defaults they change no fingerprint of data or codecs."""
 
     def __post_init__(self) -> None:
         cls: Any = type(self)
@@ -76,6 +78,16 @@ class Settings:
             value = getattr(self, name)
             if problem := _problem(hint, value):
                 raise ValueError(f"{self.prefix}{name} is {_show(value)}, but {problem}")
+
+
+def identity_fields(value: Any) -> list[str]:
+    """Names of a settings object's fields that say what was made with it: all but those of ``later`` that are at their defaults."""
+    names = []
+    for field in dataclasses.fields(value):
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        if field.init and not (field.name in getattr(value, "later", ()) and getattr(value, field.name) == default):
+            names.append(field.name)
+    return names
 
 
 def _problem(hint: Any, value: Any) -> str:

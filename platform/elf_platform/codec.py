@@ -92,7 +92,7 @@ def _padding(config: RunConfig) -> bool:
 
 
 def _own_folder(config: RunConfig, data: PreparedData) -> Path:
-    identity = [to_dict(config.codec), data.manifest.content_hash, config.data.length, config.train.precision]
+    identity = [to_dict(config.codec, identity=True), data.manifest.content_hash, config.data.length, config.train.precision]
     identity += ["loss_on_padding"] if _padding(config) else []
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return config.storage / "codecs" / f"own-{digest[:12]}"

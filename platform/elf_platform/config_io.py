@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union
 from elf.codecs import CODECS
 from elf.files import write_text
 from elf.processes import PROCESSES
+from elf.settings import identity_fields
 from elf_platform.config import RunConfig
 from elf_platform.other_names import our_name
 
@@ -32,14 +33,17 @@ _REGISTRIES: dict[str, Mapping[str, type]] = {"codec": CODECS, "process": PROCES
 T = TypeVar("T")
 
 
-def to_dict(value: Any) -> Any:
-    """The plain form (dicts, lists, numbers, strings) of a settings dataclass; members of a union carry their "kind" first."""
+def to_dict(value: Any, *, identity: bool = False) -> Any:
+    """The plain form (dicts, lists, numbers, strings) of a settings dataclass; members of a union carry their "kind" first.
+
+    identity: for a fingerprint, without settings that came later and are at their defaults."""
     if dataclasses.is_dataclass(value):
         kinds = [kind for registry in _REGISTRIES.values() for kind, cls in registry.items() if cls is type(value)]
         plain = {"kind": kinds[0]} if kinds else {}
         hints = _hints(type(value))
-        return plain | {f.name: _plain(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value) if f.init}
-    return _plain(value, type(value))
+        names = identity_fields(value) if identity else [f.name for f in dataclasses.fields(value) if f.init]
+        return plain | {name: _plain(getattr(value, name), hints[name], identity) for name in names}
+    return _plain(value, type(value), identity)
 
 
 def from_dict(cls: type[T], plain: Mapping[str, Any], path: str = "") -> T:
@@ -190,14 +194,14 @@ def _leaves(plain: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, plain
 
 
-def _plain(value: Any, hint: Any) -> Any:
+def _plain(value: Any, hint: Any, identity: bool = False) -> Any:
     if dataclasses.is_dataclass(value):
-        return to_dict(value)
+        return to_dict(value, identity=identity)
     if isinstance(value, Path):
         return "" if value == Path("") else str(value)
     if isinstance(value, tuple | list):
         inner = typing.get_args(hint)
-        return [_plain(item, inner[min(i, len(inner) - 1)] if inner else Any) for i, item in enumerate(value)]
+        return [_plain(item, inner[min(i, len(inner) - 1)] if inner else Any, identity) for i, item in enumerate(value)]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)  # 1 and 1.0 are one setting and must hash alike
     return value

@@ -303,15 +303,19 @@ def test_a_run_is_extended_by_name_folder_or_file_and_where_it_was_moved(config:
     for run in ("mine", str(folder), str(folder / "config.json")):
         parsed = parse_run_config(["--extend", run, "--train.steps", "640", "--train.workers", "2", "--tracking.kind", "null"])
         assert parsed.config.name == "mine" and parsed.config.storage == tmp_path and parsed.config.train.workers == 2
-    moved = tmp_path / "else where" / "runs" / "renamed"
+    moved = tmp_path / "else where" / "runs" / "mine"
     moved.parent.mkdir(parents=True)
     folder.rename(moved)
-    parsed = parse_run_config(["--extend", "renamed", "--storage", str(tmp_path / "else where")])
-    assert (parsed.config.name, parsed.config.storage) == ("renamed", tmp_path / "else where")
+    parsed = parse_run_config(["--extend", "mine", "--storage", str(tmp_path / "else where")])
+    assert (parsed.config.name, parsed.config.storage) == ("mine", tmp_path / "else where")
     with pytest.raises(ValueError) as refused:
         examine(trained(parsed.config, steps=640), "tiny")
     pasted = parse_run_config(shlex.split(str(refused.value).splitlines()[-1])[2:])
     assert pasted.config == trained(parsed.config, steps=640)
+    moved.rename(moved.with_name("renamed"))
+    parsed = parse_run_config(["--extend", str(moved.with_name("renamed"))])
+    with pytest.raises(ValueError, match="holds the run mine under another name; rename the folder back"):
+        examine(parsed.config, "tiny", extend=True)
 
 
 def test_the_schedule_of_an_extended_run_in_numbers(config: RunConfig) -> None:

@@ -15,7 +15,7 @@ from elf.codecs import CODECS, OwnConfig, TableConfig
 from elf.optim.config import OptimConfig
 from elf.processes import PROCESSES, Autoregressive, EmbeddedFlow
 from elf_platform import config_io
-from elf_platform.config import DataConfig, EngineConfig, RunConfig, TrackingConfig, TrainConfig
+from elf_platform.config import DataConfig, EngineConfig, RunConfig, TokenizerConfig, TrackingConfig, TrainConfig
 from elf_platform.config_io import (
     default_storage,
     flatten,
@@ -239,6 +239,30 @@ def test_a_default_that_is_not_touched_changes_no_hash(monkeypatch: pytest.Monke
     assert default_name(later(), "tiny") == before
     for changed in (later(colour="red"), later(lookahead=3), later(noise=0.5)):
         assert default_name(changed, "tiny") != before
+
+
+def test_fingerprints_are_over_the_settings_that_they_began_with() -> None:
+    """Data and codecs are found by digests over these. A setting that comes to one of them belongs into its ``later``, so that what was
+    prepared and trained before is found again; then it is no difference here."""
+    plain = to_dict(RunConfig(codec=OwnConfig(), process=EmbeddedFlow()), identity=True)
+    network = ["hidden", "depth", "heads", "bottleneck", "prefix_tokens", "dropout", "rope_theta"]
+    own = ["kind", "path", "channels", "network", "steps", "global_batch", "lr", "corrupt_prob", "random_share", "seed", "precision"]
+    assert list(plain["codec"]) == own and list(plain["codec"]["network"]) == network
+    assert list(plain["data"]) == [
+        "paths", "text_column", "source_column", "source_length", "split_by", "tokenizer", "length", "packing", "valid_fraction", "strict",
+        "shard_mb",
+    ]
+    assert list(plain["data"]["tokenizer"]) == ["source", "vocab_size", "sample_mb"]
+
+
+def test_later_settings_change_fingerprints_only_when_they_are_used() -> None:
+    later = dataclasses.make_dataclass(
+        "DataConfig", [("accents", bool, True), ("table", TokenizerConfig, dataclasses.field(default_factory=TokenizerConfig))],
+        bases=(DataConfig,), frozen=True, kw_only=True, namespace={"later": ("accents", "table")},
+    )
+    assert "accents" in to_dict(later()) and to_dict(later(), identity=True) == to_dict(DataConfig(), identity=True)
+    assert to_dict(later(accents=False), identity=True)["accents"] is False
+    assert "table" in to_dict(later(table=TokenizerConfig(vocab_size=300)), identity=True)
 
 
 def test_hash_is_the_same_for_equal_numbers() -> None:

@@ -5,7 +5,7 @@ Shapes: B rows, L tokens, H width of the trunk, C channels, V vocabulary.
 
 import copy
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,7 +19,7 @@ from elf.nn.config import NetworkConfig, Precision
 from elf.nn.mask import encoder_mask
 from elf.nn.token_model import TokenModel
 from elf.processes.token_denoising import TokenDenoising
-from elf.settings import LearningRate, Positive, Seed, Settings, Share
+from elf.settings import LearningRate, Positive, Seed, Settings, Share, identity_fields
 
 _EXTRA_IDS = 1  # the mask id of token denoising
 # A channel whose standard deviation is below a millionth of its mean carries rounding noise alone in float32.
@@ -137,8 +137,10 @@ class OwnCodec(Codec):
         return self.network.token_embedding.weight.detach()[: self.vocab_size]
 
     def _saved(self) -> SavedCodec:
+        config = self.network.config
         settings = {
-            "network": asdict(self.network.config), "vocab_size": self.vocab_size, "length": self.max_length,
+            "network": {name: getattr(config, name) for name in identity_fields(config)},
+            "vocab_size": self.vocab_size, "length": self.max_length,
             "channels": self.channels, "precision": self.network.trunk.precision,
         }
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}

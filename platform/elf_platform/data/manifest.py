@@ -40,7 +40,7 @@ def identity(data: DataConfig) -> dict[str, Any]:
     Where the corpus and the tokenizer lie does not count (their fingerprints do), nor does ``strict``, under which the same
     bytes come out or none.
     """
-    plain: dict[str, Any] = to_dict(data)
+    plain: dict[str, Any] = to_dict(data, identity=True)
     del plain["paths"], plain["strict"]
     if not data.source_column:  # as it was before there were pairs
         for name in PAIR_SETTINGS:
