@@ -61,6 +61,18 @@ def remotely(function: Callable[[J], T], job: J, *, use_gpu: bool, cluster: Clus
     return result
 
 
+def machine_memory() -> float:
+    """Bytes of main memory that processes here may use at the most, swap included; unlimited where the system does not say."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        total = sum(float(lines[name].split()[0]) * 1024 for name in ("MemTotal", "SwapTotal"))
+        limit = Path("/sys/fs/cgroup/memory.max")
+        limited = limit.read_text().strip() if limit.is_file() else "max"
+        return min(total, float(limited)) if limited.isdecimal() else total
+    except (OSError, KeyError, ValueError):
+        return float("inf")
+
+
 def _available_memory() -> float:
     """Bytes of main memory that are free for new processes; unlimited where the system does not say."""
     try:

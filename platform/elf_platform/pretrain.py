@@ -4,12 +4,13 @@ import functools
 import json
 from pathlib import Path
 
+from elf_platform.check import check_place, check_run
 from elf_platform.claim import Claim, examine, find_run
-from elf_platform.codec import encoder_config, prepare_codec
+from elf_platform.codec import prepare_codec
 from elf_platform.commands import as_typed
 from elf_platform.config import RunConfig
 from elf_platform.config_io import flatten
-from elf_platform.data.prepare import PreparedData, prepare
+from elf_platform.data.prepare import PreparedData, corpus_line, prepare
 from elf_platform.extend import show_command
 from elf_platform.finish import finish
 from elf_platform.headline import Figures
@@ -37,6 +38,7 @@ def pretrain(config: RunConfig, recipe: str, *, extend: bool = False, based_on: 
     if config.name != given:
         say(f"These settings are those of the run {config.name}, which an earlier version named.")
     run_folder = config.storage / "runs" / config.name
+    check_place(run_folder, "storage")
     with exclusive(run_folder, f"the run {config.name}"):
         claim = examine(config, recipe, extend=extend, based_on=based_on)
         for note in claim.notes:
@@ -48,14 +50,14 @@ def pretrain(config: RunConfig, recipe: str, *, extend: bool = False, based_on: 
             ))
             figures = _complete(run_folder)
         else:
-            encoder_config(config)  # refuses a batch that does not divide before any work
-            config.process.check_sampling(config.sample, conditional=bool(config.data.source_column))
+            check_run(config, begun=not claim.fresh)
             with connect() as cluster:
                 placement, checked = preflight(config, cluster)
                 say(f"preflight: {checked.line}")
                 if note := average_note(config):
                     say(f"note: {note}")
                 data = prepare(config.data, config.storage)
+                say(f"corpus: {corpus_line(data)}")
                 figures = _train(claim, cluster, placement, data, checked.sums)
     print_summary(run_folder, figures, load_handle(run_folder), conditional=bool(config.data.source_column))
     return figures

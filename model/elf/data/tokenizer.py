@@ -29,6 +29,8 @@ _EOS_NAMES = ("</s>", "<|endoftext|>", "<eos>", "[EOS]", "<|end_of_text|>", "<|e
 _UNK_NAMES = ("<unk>", "[UNK]")
 _MASK_NAMES = ("<mask>", "[MASK]", "<|mask|>", "<extra_id_0>")
 _ALPHABET = 256  # byte-level tokenizers hold a token for every byte, so no text is unknown to them
+LEAST_VOCABULARY = len(SPECIAL_TOKENS) + _ALPHABET
+"""Ids of the smallest tokenizer that can be trained."""
 _HUB_PREFIX = "hub:"
 
 _LINE_ENDS = "\n\x0b\x0c\x1c\x1d\x1e\x85"  # with \r, what Unicode and Python call line ends, but for U+2028 and U+2029, which stay
@@ -209,11 +211,10 @@ def train_tokenizer(texts: Iterator[str], kind: Literal["bpe", "unigram"], vocab
 
     Raises ValueError when vocab_size has no room for the special tokens and the bytes, or when there is no text.
     """
-    least = len(SPECIAL_TOKENS) + _ALPHABET
-    if vocab_size < least:
+    if vocab_size < LEAST_VOCABULARY:
         raise ValueError(
-            f"tokenizer.vocab_size is {vocab_size}, but a byte-level tokenizer needs at least {least}: {_ALPHABET} bytes and "
-            f"{len(SPECIAL_TOKENS)} special tokens; use {least} or more"
+            f"tokenizer.vocab_size is {vocab_size}, but a byte-level tokenizer needs at least {LEAST_VOCABULARY}: {_ALPHABET} bytes and "
+            f"{len(SPECIAL_TOKENS)} special tokens; use {LEAST_VOCABULARY} or more"
         )
     first = next((text for text in texts if text), None)
     if first is None:

@@ -152,6 +152,13 @@ def _compare(data: PreparedData, config: DataConfig, hashes: ContentHashes) -> N
         _say(f"{why}; it goes on with the data that were prepared then, in {data.folder}. To train on what is there, give another --name")
 
 
+def corpus_line(data: PreparedData) -> str:
+    """Which corpus it is and how large, so that nobody trains on another one without noticing."""
+    manifest = data.manifest
+    read, rows = manifest.read, manifest.train.rows + manifest.valid.rows
+    return f"{manifest.name}, {read.documents:,} documents, {read.bytes / 1e6:,.1f} MB of text, {rows:,} rows ({data.folder})"
+
+
 def summary(data: PreparedData) -> str:
     """What was prepared and where it lies, in a few lines."""
     manifest = data.manifest

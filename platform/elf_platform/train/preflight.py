@@ -10,6 +10,8 @@ from elf_platform.capacity import Cluster
 from elf_platform.config import RunConfig
 
 _GB = 1e9
+_POINT_BYTES = 500.0  # of a logged point in metrics.jsonl, at the least
+_ROW_BYTES = 3.0  # of a row's number in rows/, at the least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,12 +139,16 @@ def check_disk(parameters: int, config: RunConfig, folder: Path, *, free: float 
     free += sum(p.stat().st_size for p in (folder / "runs" / config.name / "checkpoints").glob("step-*/*"))
     train = config.train
     periodic = train.steps // train.keep_every if train.keep_every else 0
-    one, kept = checkpoint_bytes(parameters, config), train.keep + 1 + train.keep_best + periodic
-    needed = one * kept + 4.0 * parameters
-    words = f"{kept} checkpoints of {one / _GB:.2f} GB + artefact {4.0 * parameters / _GB:.2f} GB = {needed / _GB:.2f} GB"
+    written = -(-train.steps // train.checkpoint_every)
+    one, kept = checkpoint_bytes(parameters, config), min(train.keep + 1 + train.keep_best + periodic, written + 1)
+    figures = _POINT_BYTES * (train.steps // train.log_every) + (_ROW_BYTES * train.steps * train.global_batch if train.record_rows else 0)
+    needed = one * kept + 4.0 * parameters + figures
+    words = f"{kept} checkpoints of {one / _GB:.2f} GB + artefact {4.0 * parameters / _GB:.2f} GB"
+    words += f" + figures of {train.steps:,} steps {figures / _GB:.2f} GB" if figures > 0.01 * _GB else ""
+    words += f" = {needed / _GB:.2f} GB"
     if needed > free:
         raise ValueError(
-            f"the run needs {words}, but {existing} has {free / _GB:.2f} GB free; free some, set --storage to a larger disk, or lower "
-            "train.keep"
+            f"the run needs {words}, but {existing} has {free / _GB:.2f} GB free; free some, set --storage to a larger disk, lower "
+            "train.keep, or log and record less often"
         )
     return Sum(needed=needed, available=free, words=words)
