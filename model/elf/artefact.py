@@ -10,8 +10,6 @@
 import dataclasses
 import difflib
 import json
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 
 from elf.codecs import Codec, check_codec, load_codec
 from elf.data.tokenizer import Tokenizer
-from elf.files import sha256_of, sync
+from elf.files import publish, sha256_of, temporary_folder
 from elf.nn.config import NetworkConfig, Precision
 from elf.processes import PROCESSES, Process
 from elf.sampling.config import SampleConfig
@@ -90,17 +88,17 @@ def save_artefact(
     tokenizer: the object, or the path of its tokenizer.json. lineage: JSON values; where the weights come from.
     Writing the same content again changes nothing. Returns the absolute folder.
     Raises ValueError when parts do not fit each other, or when ``folder`` holds something else and not ``overwrite``."""
+    from safetensors.torch import save_file
+
     folder = Path(folder).absolute()
     tokenizer = Tokenizer.load(tokenizer) if isinstance(tokenizer, Path) else tokenizer
     with torch.device("meta"):
         network = _build(process, network_config, sizes, "fp32")
     _check_state(network, network_state, f"the artefact {folder} was not written")
     _check_parts(tokenizer.vocab_size, codec, sizes, f"the artefact {folder} was not written")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".writing-{folder.name}-{secrets.token_hex(6)}")
-    try:
-        temporary.mkdir()
-        _write_weights(temporary / WEIGHTS, network_state)
+    with temporary_folder(folder) as temporary:
+        # Cloned: weights that are views of one flat buffer share memory, which the format refuses.
+        save_file({name: value.detach().cpu().clone().contiguous() for name, value in network_state.items()}, temporary / WEIGHTS)
         tokenizer.save(temporary / TOKENIZER)
         if codec is not None:
             codec.save(temporary / CODEC)
@@ -116,11 +114,8 @@ def save_artefact(
             "files": {p.relative_to(temporary).as_posix(): sha256_of(p) for p in sorted(temporary.rglob("*")) if p.is_file()},
         }
         (temporary / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        for path in (*temporary.rglob("*"), temporary):
-            sync(path)
-        _commit(temporary, folder, overwrite)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if not _stands(folder, temporary, overwrite):
+            publish(temporary, folder)
     return folder
 
 
@@ -272,40 +267,28 @@ def _settings(cls: type[Settings], plain: Mapping[str, Any], folder: Path, where
         raise ValueError(f"{folder / CONFIG} has settings that do not hold together: {error}") from error
 
 
-def _write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
-    from safetensors.torch import save_file
-
-    # Cloned: weights that are views of one flat buffer share memory, which the format refuses.
-    save_file({name: value.detach().cpu().clone().contiguous() for name, value in state.items()}, path)
-
-
-def _commit(temporary: Path, folder: Path, overwrite: bool) -> None:
-    old: Path | None = None
-    if folder.is_dir() and any(folder.iterdir()):
-        existing = folder / CONFIG
-        if not existing.is_file():
-            raise ValueError(f"{folder} is not empty and holds no artefact, so nothing was written there; give another folder")
-        same = existing.read_bytes() == (temporary / CONFIG).read_bytes()
-        if same and _is_whole(folder):
-            return
-        if not same and not overwrite:
-            raise ValueError(
-                f"{folder} holds another artefact already, which was left as it is; give another folder, or ask for overwriting"
-            )
-        old = folder.with_name(f".replaced-{folder.name}-{secrets.token_hex(6)}")
-        folder.rename(old)
-    elif folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file, but an artefact is a folder; give another name")
-    temporary.rename(folder)
-    sync(folder.parent)
-    if old is not None:
-        shutil.rmtree(old)
+def _stands(folder: Path, written: Path, overwrite: bool) -> bool:
+    """Whether ``folder`` holds the very artefact that was just written, whole. Raises ValueError when it is not to be replaced."""
+    if not folder.is_dir():
+        if folder.exists():
+            raise ValueError(f"{folder} is a file, but an artefact is a folder; give another name")
+        return False
+    if not any(folder.iterdir()):
+        return False
+    existing = folder / CONFIG
+    if not existing.is_file():
+        raise ValueError(f"{folder} is not empty and holds no artefact, so nothing was written there; give another folder")
+    same = existing.read_bytes() == (written / CONFIG).read_bytes()
+    if not same and not overwrite:
+        raise ValueError(f"{folder} holds another artefact already, which was left as it is; give another folder, or ask for overwriting")
+    return same and is_whole(folder)
 
 
-def _is_whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
+    """Whether the artefact is there as it was written, by the hashes of its files."""
     try:
         for name, expected in _read_config(folder)["files"].items():
             _check_file(folder, name, expected)
-    except ValueError:
+    except (OSError, ValueError):
         return False
     return True

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from elf.artefact import is_whole
 from elf.files import write_text
 from elf_platform.config import RunConfig
 from elf_platform.config_io import read_config, read_history, write_config
@@ -258,6 +259,9 @@ def _finished(folder: Path, config: RunConfig, changed: bool) -> bool:
         made_with = figures.get("made_with")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+    artefact = folder / "artefact"
+    if artefact.is_dir() and newest_step(folder) >= config.train.steps and not is_whole(artefact):
+        return False  # damaged since: it is made again from the checkpoint
     if made_with is None:  # by a version that could not change a setting afterwards
         return done and not changed and not read_history(folder)
     return done and made_with == afterwards_hash(config)

@@ -11,7 +11,8 @@ import numpy as np
 
 from elf.batch import Batch
 from elf.codecs import Codec, OwnCodec, OwnConfig, check_codec, load_codec
-from elf.files import sync
+from elf.codecs.store import DamagedCodec
+from elf.files import clear_leftovers
 from elf.nn.token_model import TokenModel
 from elf.optim import OptimConfig, trained_average
 from elf_platform.config import RunConfig, TrackingConfig
@@ -73,18 +74,32 @@ def prepare_codec(
         folder = _own_folder(config, data)
         # Another run with the same encoder may be training it right now.
         with exclusive(folder.with_name(f"{folder.name}.training"), "the training of this encoder", wait=log):
-            if not (folder / "codec.json").is_file():
+            found = _whole_codec(folder, log)
+            if found is None:
                 _train_encoder(config, encoder, data, folder, launch, threads)
     else:
         codec = config.codec.build(vocab_size=data.tokenizer.vocab_size)
         check_codec(codec, vocab_size=data.tokenizer.vocab_size, length=config.data.length)
         folder = config.storage / "codecs" / f"{codec.kind}-{codec.fingerprint[:12]}"
         with exclusive(folder.with_name(f"{folder.name}.saving"), "the saving of this codec", wait=log):
-            if not (folder / "codec.json").is_file():
+            found = _whole_codec(folder, log)
+            if found is None:
                 codec.save(folder)
-    codec = load_codec(folder)
+    codec = found or load_codec(folder)
     check_codec(codec, vocab_size=data.tokenizer.vocab_size, length=config.data.length)
     return folder, codec
+
+
+def _whole_codec(folder: Path, log: Callable[[str], None]) -> Codec | None:
+    """The codec in ``folder``; None when it is to be made, also again because it was damaged. The caller holds the folder's lock."""
+    clear_leftovers(folder.parent, folder.name)
+    try:
+        return load_codec(folder)
+    except FileNotFoundError:
+        return None
+    except DamagedCodec as error:
+        log(f"the codec in {folder} is damaged and is made again: {error}")
+        return None
 
 
 def _padding(config: RunConfig) -> bool:
@@ -120,8 +135,6 @@ def _train_encoder(
     decay = job.config.optim.ema_decay
     network.load_state_dict(trained_average(average, network.state_dict(), decay=decay, updates=updates))
     OwnCodec.from_network(network, own, _batches(data)).save(folder)
-    for path in (*folder.rglob("*"), folder, folder.parent):
-        sync(path)
     # The codec holds the weights now; the figures stay, but what would make a later training of it look like a resumed one goes.
     shutil.rmtree(run_folder / "checkpoints")
     (run_folder / "events.jsonl").unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import functools
 import json
 from pathlib import Path
 
+from elf.files import clear_leftovers
 from elf_platform.check import check_place, check_run
 from elf_platform.claim import Claim, examine, find_run
 from elf_platform.codec import prepare_codec
@@ -40,6 +41,7 @@ def pretrain(config: RunConfig, recipe: str, *, extend: bool = False, based_on: 
     run_folder = config.storage / "runs" / config.name
     check_place(run_folder, "storage")
     with exclusive(run_folder, f"the run {config.name}"):
+        clear_leftovers(run_folder)
         claim = examine(config, recipe, extend=extend, based_on=based_on)
         for note in claim.notes:
             say(as_typed(f"note: {note}"))

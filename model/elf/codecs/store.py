@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elf.files import sha256_of
+from elf.files import committing_folder, sha256_of
 
 FORMAT = 1
 WEIGHTS, HEADER = "codec.safetensors", "codec.json"
@@ -35,29 +34,32 @@ def digest_of(saved: SavedCodec) -> str:
     return digest.hexdigest()
 
 
+class DamagedCodec(ValueError):
+    """A codec folder that is not as it was written."""
+
+
 def write_codec(folder: Path, saved: SavedCodec) -> None:
-    """Write both files into ``folder`` (created); codec.json comes last, so that a folder with one is whole."""
+    """Write a codec's folder, whole or not at all; one that is there is replaced.
+
+    Raises ValueError, and touches nothing, when ``folder`` holds something else."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    weights, header = folder / WEIGHTS, folder / HEADER
-    header.unlink(missing_ok=True)
-    part = folder / f"{WEIGHTS}.part"
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in saved.tensors.items()}, part)
-    os.replace(part, weights)
-    record = {
-        "format": FORMAT, "kind": saved.kind, "settings": saved.settings,
-        "sha256": sha256_of(weights), "fingerprint": digest_of(saved),
-    }
-    part = folder / f"{HEADER}.part"
-    part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, header)
+    others = [path.name for path in folder.iterdir() if path.name not in (WEIGHTS, HEADER)] if folder.is_dir() else []
+    if others:
+        raise ValueError(f"{folder} holds {min(others)!r}, which is no part of a codec, so nothing was written there; give another folder")
+    with committing_folder(folder) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in saved.tensors.items()}, temporary / WEIGHTS)
+        record = {
+            "format": FORMAT, "kind": saved.kind, "settings": saved.settings,
+            "sha256": sha256_of(temporary / WEIGHTS), "fingerprint": digest_of(saved),
+        }
+        (temporary / HEADER).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def read_codec(folder: Path) -> SavedCodec:
     """Read what ``write_codec`` wrote.
 
-    Raises FileNotFoundError when a file is missing, ValueError when one was altered or is of another format."""
+    Raises FileNotFoundError when a file is missing, DamagedCodec when one was altered, ValueError when it is of another format."""
     from safetensors.torch import load_file
 
     weights, header = folder / WEIGHTS, folder / HEADER
@@ -72,7 +74,7 @@ def read_codec(folder: Path) -> SavedCodec:
         kind, settings, version = record["kind"], record["settings"], record["format"]
         sha256, fingerprint = record["sha256"], record["fingerprint"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise DamagedCodec(
             f"{header} is not the header of a codec ({type(error).__name__}: {error}); expected JSON with format, kind, "
             "settings, sha256 and fingerprint. It was cut short or edited: copy the folder again from where it was written"
         ) from error
@@ -80,13 +82,13 @@ def read_codec(folder: Path) -> SavedCodec:
         raise ValueError(f"{header} has format {version}, but {FORMAT} is read here; load it with the version that wrote it")
     found = sha256_of(weights)
     if found != sha256:
-        raise ValueError(
+        raise DamagedCodec(
             f"{weights} has SHA-256 {found[:16]}..., but {HEADER} recorded {str(sha256)[:16]}... when it was written: the file "
             "was altered or damaged. Copy the folder again from where it was written, or train or save the codec again"
         )
     saved = SavedCodec(kind=str(kind), settings=settings, tensors=load_file(weights))
     if digest_of(saved) != fingerprint:
-        raise ValueError(
+        raise DamagedCodec(
             f"the kind or the settings in {header} are not those that it was written with, so its states would be others. Copy "
             "the folder again from where it was written, or train or save the codec again"
         )

@@ -20,6 +20,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from elf.data.hub import hub_offline, hub_reachable
+from elf.files import write_text
 
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>", "<mask>")
 """Special tokens of a trained tokenizer; their ids are their places here."""
@@ -143,9 +144,7 @@ class Tokenizer:
         target = Path(path)
         if target.is_dir():
             target = target / "tokenizer.json"
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        temporary.write_text(self._backend.to_str(pretty=True), encoding="utf-8")
-        temporary.replace(target)
+        write_text(target, self._backend.to_str(pretty=True))
         return target
 
     @classmethod

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elf.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from elf.files import TEMPORARY, committing, write_text
+from elf.files import clear_leftovers, committing, write_text
 from elf_platform.config import DataConfig
 from elf_platform.data import manifest as manifests
 from elf_platform.data.corpora import Corpus
@@ -64,8 +64,7 @@ class Preparation:
         """All phases. Raises ValueError for a corpus without text, a full disk and, under ``strict``, unreadable input."""
         self.work.mkdir(parents=True, exist_ok=True)
         for place in (self.folder, self.work):
-            for leftover in place.glob(f"{TEMPORARY}*"):
-                leftover.unlink(missing_ok=True)
+            clear_leftovers(place)
         expected = sum(map(text_bytes, self.corpus.parts))
         check_disk(self.folder, free=shutil.disk_usage(self.folder).free, text=expected, shards=2 * expected)
         reads = self._timed("read", self._read)

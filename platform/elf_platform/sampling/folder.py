@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from elf.files import TEMPORARY, committing, sha256_of, sync, write_text
+from elf.files import TEMPORARY, clear_leftovers, committing, sha256_of, sync, write_text
 from elf_platform.lock import LOCK
 from elf_platform.sampling.parts import COLUMNS, PARTS, RECORDS, read_part, read_record
 from elf_platform.sampling.run import SampleRun, run_differences
@@ -72,8 +72,7 @@ def begin(folder: Path, run: SampleRun, count: int) -> None:
         write_text(path, json.dumps(begun, indent=1) + "\n")
     for place in (folder, folder / PARTS, folder / RECORDS):
         place.mkdir(exist_ok=True)
-        for leftover in place.glob(f"{TEMPORARY}*"):
-            leftover.unlink(missing_ok=True)
+        clear_leftovers(place)
 
 
 def unfinish(folder: Path) -> None:

@@ -1,16 +1,12 @@
 """The journal: JSON lines in the run folder, written before anything is sent, and the place up to which they were sent."""
 
-import contextlib
-import errno
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from elf.files import write_text
+from elf.files import append_lines, write_text
 from elf_platform.tracking.base import Event
 
 METRICS_FILE = "metrics.jsonl"
@@ -19,55 +15,10 @@ EVENTS_FILE = "events.jsonl"
 CURSOR_FILE = "tracking.cursor"
 
 
-class Journal:
-    """Append-only JSON lines of one writer. Opening it cuts off a last line that a killed writer left unfinished."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        repair(path)
-        self._file = path.open("ab", buffering=0)
-        self._torn = False
-
-    def append(self, line: Mapping[str, Any]) -> None:
-        """One line in one write, handed to the operating system at once: it outlives the process. OSError on a full disk; the next
-        line then begins a new one, and readers leave the torn one out."""
-        data = b"\n" * self._torn + _encode(line)
-        written = self._file.write(data)
-        self._torn = 0 < written < len(data) or (self._torn and not written)
-        if written < len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def append_shared(path: Path, line: Mapping[str, Any]) -> None:
-    """Adds a line to a file that several processes write, in one write under a lock. A line that a killed one left unfinished is
-    closed, not cut off: line numbers stay. OSError on a full disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b", buffering=0) as file:
-        with contextlib.suppress(OSError):  # a file system without locks: single writes are all there is
-            fcntl.flock(file, fcntl.LOCK_EX)
-        size = file.seek(0, os.SEEK_END)
-        torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
-        data = b"\n" * torn + _encode(line)
-        if file.write(data) < len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-
-
-def _encode(line: Mapping[str, Any]) -> bytes:
-    return json.dumps(line, allow_nan=False).encode("ascii") + b"\n"
-
-
-def repair(path: Path) -> None:
-    """Cuts the file after its last complete line; does nothing to a file that ends in one."""
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) == b"\n":
-            return
-    os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+def append(path: Path, line: Mapping[str, Any]) -> None:
+    """Adds a JSON line, whole or not at all (``elf.files.append_lines``), handed to the operating system at once: it outlives the process.
+    Several processes may write one file. OSError on a full disk."""
+    append_lines(path, [json.dumps(line, allow_nan=False)])
 
 
 def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:

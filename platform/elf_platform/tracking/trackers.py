@@ -10,7 +10,7 @@ from pathlib import Path
 from elf.files import write_text
 from elf_platform.tracking.base import RunHandle, Tracker
 from elf_platform.tracking.delivery import Sender, say
-from elf_platform.tracking.journal import EVENTS_FILE, METRICS_FILE, UPLOADS_FILE, Journal, append_shared
+from elf_platform.tracking.journal import EVENTS_FILE, METRICS_FILE, UPLOADS_FILE, append
 
 UNWRITTEN = 10_000  # lines kept in memory while the disk is full
 
@@ -39,7 +39,6 @@ class JournalTracker:
 
     def __init__(self, run_folder: Path, sender: Sender | None = None) -> None:
         self._run_folder = run_folder
-        self._metrics = Journal(run_folder / METRICS_FILE)
         self._unwritten: deque[dict[str, object]] = deque(maxlen=UNWRITTEN)
         self._sender = sender
 
@@ -66,7 +65,7 @@ class JournalTracker:
     def _write_waiting(self) -> bool:
         try:
             while self._unwritten:
-                self._metrics.append(self._unwritten[0])
+                append(self._run_folder / METRICS_FILE, self._unwritten[0])
                 self._unwritten.popleft()
         except OSError:
             return False
@@ -109,7 +108,6 @@ class JournalTracker:
     def close(self) -> None:
         if not self._write_waiting():
             say(f"{len(self._unwritten)} logged points could not be written to {self._run_folder} and are lost")
-        self._metrics.close()
         if self._sender is not None:
             self._sender.close()
 
@@ -119,7 +117,7 @@ def book_event(run_folder: Path, step: int, kind: str, text: str) -> None:
     on standard error when the disk does not take it, and never raises for one."""
     line = {"step": int(step), "time": round(time.time(), 3), "kind": kind, "text": _plain(text)}
     try:
-        append_shared(run_folder / EVENTS_FILE, line)
+        append(run_folder / EVENTS_FILE, line)
     except OSError as error:
         say(f"step {step}: {kind}: {line['text']} (could not be written to {run_folder}: {error.strerror})")
 
@@ -133,7 +131,7 @@ def book_upload(run_folder: Path, path: Path, folder: str) -> None:
     """Notes a file or folder for upload; paths in the run folder are kept relative, so that it may be moved."""
     path = path.absolute()
     inside = path.is_relative_to(run_folder.absolute())
-    append_shared(run_folder / UPLOADS_FILE, {"path": str(path.relative_to(run_folder.absolute()) if inside else path), "folder": folder})
+    append(run_folder / UPLOADS_FILE, {"path": str(path.relative_to(run_folder.absolute()) if inside else path), "folder": folder})
 
 
 def start_tracker(handle: RunHandle, run_folder: Path) -> Tracker:

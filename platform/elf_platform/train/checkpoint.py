@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from elf.files import TEMPORARY, sha256_of, sync, write_text
+from elf.files import REPLACED, TEMPORARY, committing, discard, publish, sha256_of, write_text
 from elf.optim import ParamSlice
 
 FORMAT = 1
@@ -68,8 +68,8 @@ def write_rank_file(folder: Path, rank: int, tensors: Mapping[str, Tensor], piec
     """Write one rank's flat CPU tensors into the (uncommitted) folder, and on to the disk; gives back what state.json and the marker say
     of the file."""
     name = f"rank-{rank:05d}.safetensors"
-    save_file(dict(tensors), folder / name)
-    sync(folder / name)
+    with committing(folder / name) as temporary:
+        save_file(dict(tensors), temporary)
     return {"name": name, "sha256": sha256_of(folder / name), "pieces": list(pieces)}
 
 
@@ -84,13 +84,10 @@ def commit(root: Path, writing: Path, step: int, state: dict[str, Any], files: l
             extra.unlink()
     write_text(writing / MARKER, json.dumps(hashes, indent=1))
     final = checkpoint_folder(root, step)
-    if final.exists():
-        if problem_with(final) is None:
-            shutil.rmtree(writing)
-            return final
-        shutil.rmtree(final)
-    writing.rename(final)
-    sync(root)
+    if final.exists() and problem_with(final) is None:
+        shutil.rmtree(writing)
+    else:
+        publish(writing, final)
     return final
 
 
@@ -167,11 +164,7 @@ def prune(root: Path, keep: Retention, *, newest: int) -> None:
         stay |= _best(folders)
     for folder in folders:
         if folder not in stay:
-            # Renamed first: a half-removed folder must not look valid, and clear_unfinished finds it after a kill.
-            gone = root / f"{TEMPORARY}{folder.name}-removed"
-            shutil.rmtree(gone, ignore_errors=True)
-            folder.rename(gone)
-            shutil.rmtree(gone)
+            discard(folder)
 
 
 def _best(folders: Sequence[Path]) -> set[Path]:
@@ -187,8 +180,9 @@ def _best(folders: Sequence[Path]) -> set[Path]:
 
 def clear_unfinished(root: Path) -> None:
     """Remove what killed saves and half-done removals left. One rank calls this before any save begins."""
-    for folder in root.glob(f"{TEMPORARY}step-*") if root.is_dir() else ():
-        shutil.rmtree(folder, ignore_errors=True)
+    for prefix in (TEMPORARY, REPLACED):
+        for folder in root.glob(f"{prefix}step-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class CheckpointReader:

@@ -5,6 +5,7 @@ asking. What was decided is kept by row, in ``skipped.jsonl``: a run that comes 
 or on another number of workers, passes over the same rows even where its own sums would have come out a little different.
 """
 
+import json
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -13,9 +14,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from elf.files import sync
+from elf.files import append_lines
 from elf_platform.config import HealthConfig
-from elf_platform.tracking.journal import Journal, read_lines
+from elf_platform.tracking.journal import read_lines
 
 WINDOWS_FILE = "skipped.jsonl"
 
@@ -199,11 +200,4 @@ def record_window(run_folder: Path, window: Window) -> None:
     """
     if any(_place(window) == _place(known) for known in read_windows(run_folder)):
         return
-    path = run_folder / WINDOWS_FILE
-    journal = Journal(path)
-    try:
-        journal.append(asdict(window))
-    finally:
-        journal.close()
-    sync(path)
-    sync(run_folder)
+    append_lines(run_folder / WINDOWS_FILE, [json.dumps(asdict(window))], durable=True)

@@ -18,8 +18,9 @@ def lineage_of(config: RunConfig, *, data: str, codec: str | None, code_version:
 
 
 def check_lineage(checkpoint: Checkpoint, lineage: Mapping[str, Any], config: RunConfig | None) -> None:
-    """Raises ValueError, naming what differs, when the checkpoint is of another run, of other settings that decide what is trained, or of
-    other data. What a checkpoint of an older version does not say is taken as right.
+    """Raises ValueError, naming what differs, when the checkpoint is of other settings that decide what is trained, of other data or of
+    another codec. What a checkpoint of an older version does not say is taken as right. The name is no part of it: with all of these the
+    same it is the same training, as in a run folder that was renamed.
 
     config: None where the folder itself is named after all that decides it."""
     state, found = checkpoint.state, []
@@ -28,7 +29,6 @@ def check_lineage(checkpoint: Checkpoint, lineage: Mapping[str, Any], config: Ru
             old = from_record(state["config"])
         except ValueError as error:
             raise ValueError(f"the configuration in {checkpoint.folder / 'state.json'} cannot be read: {error}") from error
-        found += [f"name: {old.name} -> {config.name}"] if old.name != config.name else []
         found += training_differences(old, config)
     for name in ("data", "codec"):
         if state.get(name) and lineage[name] and state[name] != lineage[name]:
@@ -36,6 +36,6 @@ def check_lineage(checkpoint: Checkpoint, lineage: Mapping[str, Any], config: Ru
     if found:
         raise ValueError(
             f"the checkpoint {checkpoint.folder} was made by another run than the one that would go on from it ({'; '.join(found)}). A "
-            "run goes on with its own name, settings and data; only its number of steps, rhythm, places and workers may change. Go back to "
+            "run goes on with its own settings and data; only its number of steps, rhythm, places and workers may change. Go back to "
             "what the checkpoint says, put this run's own checkpoints back, or remove the folder to go on from the one before it"
         )

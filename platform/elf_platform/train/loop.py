@@ -14,6 +14,7 @@ import torch
 from elf.batch import Batch
 from elf.codecs import Codec
 from elf.draws import Draws
+from elf.files import append_lines
 from elf.metrics.flops import flops_per_row, peak_flops
 from elf.processes import Process
 from elf_platform.config import RunConfig
@@ -270,11 +271,8 @@ class _Loop:
             raise ReplicasDiffer(message)
 
     def _record_rows(self, step: int, feed: Feed) -> None:
-        folder = self.job.context.run_folder / "rows"
-        folder.mkdir(exist_ok=True)
-        line = json.dumps({"step": step, "rows": feed.rows_of(step).tolist()})
-        with (folder / f"rank-{self.job.context.rank:05d}.jsonl").open("a") as file:
-            file.write(line + "\n")
+        path = self.job.context.run_folder / "rows" / f"rank-{self.job.context.rank:05d}.jsonl"
+        append_lines(path, [json.dumps({"step": step, "rows": feed.rows_of(step).tolist()})])
 
     def _save(self, valid_loss: float | None) -> None:
         """Begin to save the state after ``done`` steps; how long training waited for it goes into the figures."""

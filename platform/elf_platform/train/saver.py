@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elf.files import TEMPORARY
+from elf.files import TEMPORARY, write_text
 from elf.optim import ParamSlice
 from elf_platform.train.checkpoint import Piece, Retention, commit, pieces_of, prune, write_rank_file, writing_folder
 
@@ -84,7 +84,7 @@ class Saver:
         record = folder / f"rank-{saving.rank:05d}.json"
         try:
             if saving.rank == 0:
-                self._clear_failed(folder)
+                self._clear_failed(step)
             if saving.rank < saving.writers:
                 folder.mkdir(parents=True, exist_ok=True)
                 _note(record, write_rank_file(folder, saving.rank, copies, pieces))
@@ -97,10 +97,12 @@ class Saver:
         if saving.rank == 0 and self._problem is None:
             self._prune(step)
 
-    def _clear_failed(self, folder: Path) -> None:
-        """What other ranks wrote of a save that failed here may have come after it was cleared."""
+    def _clear_failed(self, step: int) -> None:
+        """What other ranks wrote of a save that failed here may have come after it was cleared. Later steps are theirs: this thread may
+        begin when they are at the next save already."""
         for left in self.saving.root.glob(f"{TEMPORARY}step-*-{self.saving.token}"):
-            if left != folder:
+            number = left.name.removeprefix(f"{TEMPORARY}step-").split("-", 1)[0]
+            if number.isdigit() and int(number) < step:
                 shutil.rmtree(left, ignore_errors=True)
 
     def _collect(self, folder: Path) -> list[dict[str, Any]]:
@@ -143,9 +145,7 @@ class Saver:
 def _note(path: Path, content: dict[str, Any]) -> None:
     """A small file that is there whole or not at all. Not forced to disk: the main rank removes it, and the folder may be committed and
     renamed as soon as it is seen."""
-    part = path.with_name(f"{TEMPORARY}{path.name}")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    part.replace(path)
+    write_text(path, json.dumps(content), durable=False)
 
 
 def _yield_to_training() -> None:

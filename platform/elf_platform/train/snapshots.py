@@ -14,6 +14,7 @@ from elf.codecs import Codec
 from elf.data.order import Int64, Permutation, derive_key
 from elf.data.tokenizer import Tokenizer
 from elf.draws import Draws
+from elf.files import append_lines
 from elf.optim import trained_average
 from elf.processes import Process, Samples
 from elf.sampling.condition import Condition, encode_condition
@@ -108,9 +109,10 @@ def append_samples(
     """One line per sample, with source and reference in a conditional run; a step that is sampled again after a resume replaces its earlier
     lines for readers, who keep the last."""
     settings: dict[str, Any] = asdict(config)
-    with (run_folder / "samples.jsonl").open("a", encoding="utf-8") as handle:
-        for index, text in enumerate(texts):
-            line: dict[str, Any] = {"step": step, "index": index, "seed": config.seed, "text": text, "nfe": nfe, "settings": settings}
-            if given is not None:
-                line |= {"source": given.sources[index], "reference": given.references[index]}
-            handle.write(json.dumps(line, ensure_ascii=False) + "\n")
+    lines = []
+    for index, text in enumerate(texts):
+        line: dict[str, Any] = {"step": step, "index": index, "seed": config.seed, "text": text, "nfe": nfe, "settings": settings}
+        if given is not None:
+            line |= {"source": given.sources[index], "reference": given.references[index]}
+        lines.append(json.dumps(line, ensure_ascii=False))
+    append_lines(run_folder / "samples.jsonl", lines)

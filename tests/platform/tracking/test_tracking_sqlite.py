@@ -15,7 +15,7 @@ from elf_platform.commands import module_command
 from elf_platform.config import TrackingConfig
 from elf_platform.tracking import RunHandle, book_event, finish, flush, load_handle, open_run, start_tracker, ui_command
 from elf_platform.tracking.delivery import open_delivery
-from elf_platform.tracking.journal import METRICS_FILE, Cursor, append_shared
+from elf_platform.tracking.journal import METRICS_FILE, Cursor, append
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -116,7 +116,7 @@ def test_of_steps_that_are_logged_again_only_those_the_store_lacks_are_sent(stor
             behind = Cursor.read(tmp_path)
         for step in range(first, last, every):
             line = {f"m{name}": 1000.0 * name + step for name in range(names)}
-            append_shared(tmp_path / METRICS_FILE, {"step": step, "time": float(10_000 * first + step), "metrics": line})
+            append(tmp_path / METRICS_FILE, {"step": step, "time": float(10_000 * first + step), "metrics": line})
             expected |= {(name, step): value for name, value in line.items()}
         if first == 100:
             assert flush(handle, tmp_path)
@@ -157,7 +157,7 @@ def test_only_a_new_attempt_opens_a_finished_run_again(storage: Path, tmp_path: 
     assert finish(handle, tmp_path, "FINISHED")
     late.push()
     assert flush(handle, tmp_path)
-    append_shared(tmp_path / METRICS_FILE, {"step": 2, "time": time.time(), "metrics": {"a": 2.0}})
+    append(tmp_path / METRICS_FILE, {"step": 2, "time": time.time(), "metrics": {"a": 2.0}})
     assert flush(handle, tmp_path) and history(handle, "a") == [(1, 1.0), (2, 2.0)]
     run = client_of(handle).get_run(handle.run_id)
     assert run.info.status == "FINISHED"
@@ -242,7 +242,7 @@ def test_the_job_finds_runs_by_name_and_tells_what_waits(
     main = job().main
     folder = tmp_path / "runs" / "my-run"
     handle = open_in(storage, folder, "job")
-    append_shared(folder / METRICS_FILE, {"step": 1, "time": 1.0, "metrics": {"a": 1.0, "b": 2.0}})
+    append(folder / METRICS_FILE, {"step": 1, "time": 1.0, "metrics": {"a": 1.0, "b": 2.0}})
     book_event(folder, 0, "attempt", "1 worker, plain engine")
     assert main(["status", "my-run"]) == 0
     before = capsys.readouterr().out

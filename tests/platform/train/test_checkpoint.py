@@ -21,6 +21,7 @@ from elf_platform.train.checkpoint import (
     write_rank_file,
     writing_folder,
 )
+from elf_platform.train.saver import Saver, Saving
 
 SHAPES = {"a.weight": (5, 3), "a.bias": (5,), "b": (1, 2, 4)}
 
@@ -178,3 +179,20 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         reader.read("weight", "c.weight", 0, 4)
     with pytest.raises(ValueError, match="no momentum of b"):
         reader.read("momentum", "b", 0, 4)
+
+
+def test_a_save_clears_what_failed_before_it_and_never_what_others_write_after_it(tmp_path: Path) -> None:
+    """The main rank's thread may begin late, when another rank is at the next save already."""
+    problems: list[str] = []
+    saving = Saving(root=tmp_path, token="t1", rank=0, writers=1, keep=Retention(), patience_s=5.0)
+    saver = Saver(saving, on_problem=lambda step, problem: problems.append(problem))
+    failed, of_another_attempt = writing_folder(tmp_path, 10, "t1"), writing_folder(tmp_path, 10, "t2")
+    ahead = writing_folder(tmp_path, 30, "t1")
+    for folder in (failed, of_another_attempt, ahead):
+        folder.mkdir()
+        (folder / "rank-00001.safetensors").write_bytes(b"of rank 1")
+    value = torch.ones(4)
+    saver.save(20, [ParamSlice(name="a", shape=(4,), start=0, stop=4, value=value)], {"weight/a": value}, {})
+    assert saver.wait() is None and problems == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["step-00000020", of_another_attempt.name, ahead.name])
+    assert (ahead / "rank-00001.safetensors").read_bytes() == b"of rank 1"

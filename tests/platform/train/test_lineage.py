@@ -40,7 +40,7 @@ def test_its_own_run_goes_on(config_of: Config, tmp_path: Path) -> None:
     config = config_of()
     leave_checkpoint(tmp_path, config)
     longer = replace(config.train, steps=800, log_every=1)
-    moved = replace(config, storage=tmp_path, data=DataConfig(length=LENGTH, paths=("elsewhere",)), train=longer)
+    moved = replace(config, name="renamed", storage=tmp_path, data=DataConfig(length=LENGTH, paths=("elsewhere",)), train=longer)
     for own in (config, moved):
         found = resume(tmp_path, own)
         assert found is not None and found.step == 4
@@ -50,7 +50,6 @@ def test_another_run_is_refused_by_what_differs(config_of: Config, tmp_path: Pat
     config = config_of()
     leave_checkpoint(tmp_path, config)
     others = {
-        "name: small -> large": replace(config, name="large"),
         "seed: 0 -> 7": replace(config, seed=7),
         "optim.lr: 0.005 -> 0.5": replace(config, optim=replace(config.optim, lr=0.5)),
     }

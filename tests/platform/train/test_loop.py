@@ -1,6 +1,7 @@
 """The training loop on the plain engine: figures, learning, resume, and saves that fail."""
 
 import contextlib
+import json
 import math
 import resource
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from elf.processes import PROCESSES, EmbeddedFlow
+from elf.sampling.config import SampleConfig
 from elf_platform.config import HealthConfig, RunConfig
 from elf_platform.tracking import read_metrics
 from elf_platform.tracking.journal import read_lines
@@ -24,6 +26,7 @@ from elf_platform.train.checkpoint import goes_on_from, latest
 from elf_platform.train.health import BadStep, RolledBack, read_windows
 from elf_platform.train.loop import Training, train
 from elf_platform.train.requests import Answer, answer_to, ask, withdraw
+from elf_platform.train.snapshots import append_samples
 
 Build = Callable[..., Training]
 Config = Callable[..., RunConfig]
@@ -337,3 +340,14 @@ def test_rows_are_recorded(config_of: Config, training: Build, tmp_path: Path) -
     lines = [line for _, line in read_lines(tmp_path / "rows/rank-00000.jsonl")]
     assert [line["step"] for line in lines] == [0, 1, 2]
     assert [row for line in lines for row in line["rows"]] == job.train_rows.read_rows
+
+
+def test_samples_follow_whole_lines(tmp_path: Path) -> None:
+    """A killed worker's half line goes with the next samples, instead of spoiling their first."""
+    config = SampleConfig(count=2)
+    append_samples(tmp_path, 10, ["one", "two é"], config, 8)
+    path = tmp_path / "samples.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    append_samples(tmp_path, 20, ["three", "four"], config, 8)
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(line["step"], line["text"]) for line in found] == [(10, "one"), (20, "three"), (20, "four")]
