@@ -30,7 +30,7 @@ from elf_platform.config import RunConfig
 from elf_platform.config_io import default_storage, flatten, read_config, unknown_key
 from elf_platform.extend import check_extension, newest_step, run_folder, run_to_extend
 from elf_platform.help import TRAIN_PAGE, TYRO, Page, print_run_help, print_settings_help
-from elf_platform.identity import is_automatic, resolve
+from elf_platform.identity import compare, is_automatic, resolve
 from elf_platform.recipes import DEFAULT, RECIPES
 from elf_platform.sizes import expected_sizes, shape_network
 from elf_platform.stops import Terminated, raise_on_sigterm
@@ -68,7 +68,8 @@ def parse_run_config(argv: Sequence[str], *, prog: str = "", summary: str = "Tra
         raise SystemExit(0)
     leaves = {path: value for path, value in flatten(base).items() if path not in ("codec.kind", "process.kind")}
     switches = {path for path, value in leaves.items() if isinstance(value, bool)}
-    config = resolve(_tyro(RunConfig, base, plain_switches(words.settings, switches), list(leaves)), recipe)
+    given = _tyro(RunConfig, base, plain_switches(words.settings, switches), list(leaves))
+    config = resolve(_keeps_name(given, words.config), recipe)
     if words.extend:
         check_extension(base, config)
     return ParsedRun(
@@ -218,6 +219,16 @@ def _base(words: Words) -> tuple[str, RunConfig]:
         # Unchecked: the command line's other settings may be what makes the new kind fit. The result is checked when it is built.
         object.__setattr__(config, option[2:], registry[kind]())
     return recipe, config
+
+
+def _keeps_name(config: RunConfig, given: str) -> RunConfig:
+    """With the name of the run that --config names, when it was automatic and nothing was changed that decides what is trained: an extended
+    run, or one of an earlier version, has another than these settings would get."""
+    if config.name or not given:
+        return config
+    known, recipe = read_config(Path(given).expanduser())
+    same = all(found.role in ("free", "afterwards") for found in compare(known, config))
+    return dataclasses.replace(config, name=known.name) if same and is_automatic(known.name, recipe) else config
 
 
 def _trained(given: str) -> str:

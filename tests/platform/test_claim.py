@@ -265,6 +265,8 @@ def test_an_automatic_name_says_which_run_could_be_extended(config: RunConfig) -
     (note,) = examine(longer, "tiny").notes
     assert note.splitlines()[-1].strip() == f"python jobs/pretrain.py --extend {short.name}"
     assert examine(replace(longer, seed=3), "tiny").notes == ()
+    again = parse_run_config(["--config", str(config.storage / "runs" / short.name), "--train.workers", "2"])
+    assert again.config.name == short.name and examine(again.config, "tiny").finished
 
 
 def test_config_says_that_weights_start_anew(config: RunConfig) -> None:

@@ -49,7 +49,7 @@ def list_runs(storage: Path) -> str:
     lines = [f"runs in {runs}", *(line.rstrip() for line in out.getvalue().splitlines())]
     left = [run for run in found if run.state not in ("finished", "running")]
     if left:
-        lines += ["", "to go on with one:", *(f"  {job_command('pretrain', '--config', run.folder)}" for run in left)]
+        lines += ["", "to go on with one:", *(f"  {job_command('pretrain', '--extend', run.folder)}" for run in left)]
     return "\n".join(lines)
 
 
@@ -57,15 +57,16 @@ def read_run(folder: Path) -> Listed:
     """What the files of a run folder say; files that are missing or unfinished say nothing."""
     points = read_metrics(folder / METRICS_FILE)
     config, handle = _object(folder / "config.json"), load_handle(folder)
+    wanted = config.get("train", {}).get("steps")
+    done = _object(folder / "summary.json").get("steps", wanted) if (folder / "summary.json").is_file() else None
     if is_held(folder):
         state = "running"
-    elif (folder / "summary.json").is_file():
-        state = "finished"
+    elif done is not None and not (isinstance(done, float) and isinstance(wanted, int) and done < wanted):
+        state = "finished"  # a run that is being extended has a summary of the steps before
     elif not points:
         state = "not started"
     else:
         state = _ENDS.get(handle.end if handle else "", "interrupted")
-    wanted = config.get("train", {}).get("steps")
     files = [path.stat().st_mtime for name in ("summary.json", METRICS_FILE, "config.json") if (path := folder / name).is_file()]
     return Listed(
         folder=folder, state=state, steps=points[-1][0] if points else 0, wanted=wanted if isinstance(wanted, int) else None,

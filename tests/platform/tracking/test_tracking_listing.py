@@ -50,8 +50,17 @@ def test_the_runs_of_a_storage_are_listed(tmp_path: Path, capsys: pytest.Capture
     assert "4.5 (validation)" in lines[order[2]] and "8 (training)" in lines[order[1]]
     assert "running" in next(line for line in lines if line.startswith("  busy "))
     commands = [line.strip() for line in lines if "pretrain" in line]
-    assert job_command("pretrain", "--config", tmp_path / "runs" / "[red]a b[x]") in commands
+    assert job_command("pretrain", "--extend", tmp_path / "runs" / "[red]a b[x]") in commands
     assert {Path(shlex.split(command)[-1]).name for command in commands} == {name for name in states if name != "done"}
+
+
+def test_a_run_that_is_being_extended_is_not_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run(tmp_path, "longer", points=2, end="KILLED", finished=True)
+    for steps, state in ((160.0, "stopped"), (320.0, "finished")):  # of 320
+        (folder / "summary.json").write_text(f'{{"steps": {steps}}}')
+        assert track.main(["list", "--storage", str(tmp_path)]) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  longer ")]
+        assert state in line
 
 
 def test_words_that_do_not_fit_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
