@@ -55,6 +55,13 @@ class Claim:
         """Trained to the end: only what is made of the weights is wanted anew, under other settings."""
         return self.step >= self.config.train.steps and {change.role for change in self.changes} == {"afterwards"}
 
+    @property
+    def begun_on(self) -> str:
+        """Content hash of the data that the run was trained on; empty where nothing was trained, and where another corpus is named now."""
+        path = self.folder / DATA
+        named = any(change.role == "corpus" for change in self.changes)
+        return path.read_text().strip() if path.is_file() and not (self.fresh or named) else ""
+
     def check(self, *, data: str, codec: str = "") -> None:
         """Raises ValueError when the run would go on with other data, or another codec, than it was trained with."""
         for name, found, what, why in (

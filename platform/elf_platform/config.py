@@ -57,6 +57,8 @@ class DataConfig(Settings):
     text_column: str = "text"
     """Column or key that holds the text (of pairs: the target), in all files but .txt; a number from 1 where the first line of a .tsv or
     .csv holds no names, and then of tab-separated .txt too. a.b names the field b of a column a. A list of targets counts as its first."""
+    unit: Literal["paragraph", "line"] = "paragraph"
+    """What is one document in a .txt: a paragraph, which ends at a blank line, or a line."""
     source_column: str = ""
     """Pairs of source and target, for conditional models: the column that holds the source; .txt is then tab-separated. A list is its
     sentences. Empty: plain text."""
@@ -90,6 +92,11 @@ class DataConfig(Settings):
             raise ValueError(
                 f"data.paths is {self.paths}, but a path is empty; give files, globs or URIs, or no path at all for the documentation of "
                 "Python and of the installed packages"
+            )
+        if self.unit == "line" and (self.source_column or self.text_column.isdecimal()):
+            raise ValueError(
+                "data.unit line has no effect where columns are asked for, since a line of a .txt is a row of columns then; leave it at "
+                "paragraph"
             )
         if not self.source_column:
             for name, default in (("source_length", 0), ("split_by", "target")):

@@ -58,7 +58,7 @@ def pretrain(config: RunConfig, recipe: str, *, extend: bool = False, based_on: 
                 say(f"preflight: {checked.line}")
                 if note := average_note(config):
                     say(f"note: {note}")
-                data = prepare(config.data, config.storage)
+                data = prepare(config.data, config.storage, begun_on=claim.begun_on)
                 say(f"corpus: {corpus_line(data)}")
                 figures = _train(claim, cluster, placement, data, checked.sums)
     print_summary(run_folder, figures, load_handle(run_folder), conditional=bool(config.data.source_column))

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from elf_platform.data import builtin, hub_dataset
 from elf_platform.data.content import ContentHashes
@@ -106,10 +106,11 @@ def resolve(config: "DataConfig", hashes: ContentHashes | None = None) -> Corpus
 def asked_for(config: "DataConfig") -> Asked:
     """What these settings read of every file: a text, or source and target, in which lists stand for sentences and references.
 
-    A .txt holds paragraphs, unless its columns are asked for: those of pairs, or one by number."""
+    A .txt holds paragraphs or lines, unless its columns are asked for: those of pairs, or one by number."""
     if config.source_column:
         return Asked(columns=(config.source_column, config.text_column), settings=_SETTINGS, lists=True, txt="tsv")
-    return Asked(columns=(config.text_column,), settings=_SETTINGS[1:], txt="tsv" if config.text_column.isdecimal() else "txt")
+    txt: Literal["tsv", "lines", "txt"] = "tsv" if config.text_column.isdecimal() else "lines" if config.unit == "line" else "txt"
+    return Asked(columns=(config.text_column,), settings=_SETTINGS[1:], txt=txt)
 
 
 def _builtin() -> Corpus:

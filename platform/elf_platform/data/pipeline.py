@@ -26,6 +26,7 @@ from elf_platform.data.disk import check_disk, shard_bytes, text_bytes
 from elf_platform.data.manifest import CorpusCounts, Manifest, SplitCounts, identity
 from elf_platform.data.pairs import SEPARATOR
 from elf_platform.data.progress import ProgressLine
+from elf_platform.data.readers import LONG_RUN
 from elf_platform.data.sample import sample_text
 from elf_platform.data.shards import ShardRecord, Split, hash_problem, size_problem
 from elf_platform.data.split import LEFT_OUT, TRAIN, SplitPlan, plan_split
@@ -100,6 +101,12 @@ class Preparation:
         if counts.skipped_files or counts.skipped_lines:
             examples = "; ".join(messages[:3])
             self.say(f"skipped {counts.skipped_files} unreadable files and {counts.skipped_lines} lines or documents: {examples}")
+        if runs := sum(statement.get("long_runs", 0) for statement in statements):
+            few = [example for statement in statements for example in statement.get("long_examples", [])][:3]
+            self.say(
+                f"{runs:,} documents of .txt files have {LONG_RUN} lines and more and no blank line, and each was read as ONE document: "
+                f"{'; '.join(few)}. Where each line is a document, set data.unit line"
+            )
         if not counts.documents:
             raise ValueError(
                 f"the corpus {self.corpus.name} holds no text: {len(jobs)} parts were read, {counts.empty} documents were empty, "

@@ -72,7 +72,11 @@ def prepare(
     if begun_on and (data := _begun(place, begun_on, config)) is not None:
         _compare(data, config, hashes)
         return data
-    corpus = resolve(config, hashes)
+    try:
+        corpus = resolve(config, hashes)
+    except FileNotFoundError as error:
+        gone = f". The data that the run was begun on, {begun_on[:12]}, are not in {place} any more either" if begun_on else ""
+        raise FileNotFoundError(f"{error}{gone}") from error
     if corpus.left_out:
         _say(left_out_line(corpus.left_out))
     source = config.tokenizer.source

@@ -29,6 +29,9 @@ Place = int | str
 """Where a row stands: the byte at which its line begins, or words such as "row 3"."""
 T = TypeVar("T")
 
+LONG_RUN = 100
+"""Lines without a blank one among them from which on a document of a .txt is told of."""
+
 _BATCH_ROWS = 1000
 _MESSAGES = 5
 _UNITS = {"parquet": "row group", "arrow": "record batch", "hub": "row"}
@@ -62,6 +65,10 @@ class ReadCounts:
     """Documents above the size limit, yielded in consecutive pieces."""
     further_targets: int = 0
     """Pairs: targets of a list behind its first, which alone is trained on."""
+    long_runs: int = 0
+    """Documents of .txt files with so many lines and no blank one among them that each line may be meant as a document."""
+    long_examples: list[str] = field(default_factory=list)
+    """A few of them, "file (lines)"."""
     messages: list[str] = field(default_factory=list)
     """A few examples of what was skipped, "file:line why"."""
 
@@ -162,6 +169,7 @@ def _pieces_of(text: str, counts: ReadCounts, limit: int) -> Iterator[str]:
 
 
 def _read_txt(part: CorpusPart, strict: bool, counts: ReadCounts, limit: int) -> Iterator[str]:
+    held = 0  # lines of the document so far
     with open_stream(part.uri, part.compression) as source:
         for piece in paragraphs(source, part.start or 0, part.stop, limit):
             try:
@@ -169,6 +177,10 @@ def _read_txt(part: CorpusPart, strict: bool, counts: ReadCounts, limit: int) ->
             except UnicodeDecodeError as error:
                 _skip(part, piece.offset + error.start, f"is not UTF-8 ({error.reason})", strict, counts)
                 continue
+            held = piece.content.count(b"\n") + (0 if piece.first else held)
+            if piece.last and held >= LONG_RUN:
+                counts.long_runs += 1
+                counts.long_examples += [f"{part.uri} ({held + 1:,} lines)"][: _MESSAGES - len(counts.long_examples)]
             if piece.first:
                 counts.documents += 1
                 counts.split_documents += not piece.last

@@ -54,7 +54,8 @@ def plan_split(
     if len(np.unique(side_K)) < 2:
         what = "document" if sides is None else "pair"
         way_out = (
-            "give more text, or cut it into several documents (a .txt file is cut at blank lines, a .jsonl file holds one document a line)"
+            "give more text, or cut it into several documents (a .txt file is cut at blank lines, or at every line with "
+            "data.unit line; a .jsonl file holds one document a line)"
             if sides is None
             else "pairs with the same side, named by data.split_by, stay together: give more pairs, or set it to the other side"
         )

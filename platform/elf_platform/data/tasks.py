@@ -106,6 +106,8 @@ def read_part(job: ReadJob) -> Statement:
         "empty_sources": left_out["empty_sources"],
         "empty_targets": left_out["empty_targets"],
         "further_targets": counts.further_targets,
+        "long_runs": counts.long_runs,
+        "long_examples": counts.long_examples,
         "skipped_files": counts.skipped_files,
         "skipped_lines": counts.skipped_lines,
         "bytes": int(index["bytes"].sum()),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from elf.data.tokenizer import Tokenizer, normalise
+from elf.data.tokenizer import Tokenizer, normalise, well_formed
 from elf_platform.data.aligned import Wanted, as_text, read_aligned
 
 _WANTED = Wanted(what="sources", setting="--sources", column_setting="--source_column", defaults=("source",), lists=True)
@@ -34,6 +34,7 @@ def encode_sources(texts: Sequence[str], tokenizer: Tokenizer, *, limit: int, st
     """Sources of at most ``limit`` tokens each, normalised as prepared data is; longer ones are cut at the end.
 
     Raises ValueError under ``strict`` for one that is longer, naming its number and ``where``."""
+    texts = [well_formed(text) for text in texts]  # of Python callers: files are read so
     clean = [normalise(text).strip() for text in texts]
     sources = []
     for number, (text, ids) in enumerate(zip(texts, tokenizer.encode_batch(clean), strict=True), start=1):
