@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from small_artefact import small_artefact
 
 from elf.optim import learning_rate
 from elf.optim.config import OptimConfig
@@ -194,6 +195,17 @@ def test_a_finished_run_is_finished_until_its_samples_are_to_be_others(config: R
     assert not again.finished, "the summary is still that of the earlier samples"
     finish(claim.config)
     assert examine(claim.config, "tiny").finished
+
+
+def test_a_damaged_artefact_is_made_again_from_its_checkpoint(config: RunConfig) -> None:
+    folder = finish(config)
+    small_artefact(folder / "artefact")
+    assert examine(config, "tiny").finished
+    weights = folder / "artefact/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert not examine(config, "tiny").finished
+    (folder / f"checkpoints/step-{config.train.steps:08d}").rmdir()
+    assert examine(config, "tiny").finished, "there is nothing to make it from, and training it anew would take the rest away too"
 
 
 def test_a_judge_that_was_missing_is_given_later(config: RunConfig) -> None:
