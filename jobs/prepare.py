@@ -1,9 +1,11 @@
 """Text in; tokenised, packed and hashed shards with a manifest out.
 
 python jobs/prepare.py [RECIPE] [--data.paths 'my/*.txt' --data.length 256 ...] [--workers N]
-python jobs/prepare.py --inspect FOLDER
-python jobs/prepare.py --verify FOLDER
-python jobs/prepare.py --held-out FOLDER > pairs.jsonl
+python jobs/prepare.py --inspect DATA
+python jobs/prepare.py --verify DATA
+python jobs/prepare.py --held-out DATA > pairs.jsonl
+
+DATA is a folder data/KEY, or a run by its name or folder: the data that it was trained on.
 """
 
 import _paths  # noqa: F401  first: where the packages are
@@ -20,7 +22,7 @@ def main(argv: list[str]) -> int:
     if own.looks and rest == []:
         from elf_platform.data.inspect_data import show
 
-        return show(inspected=own.inspect, verified=own.verify, held_out=own.held_out)
+        return show(inspected=own.inspect, verified=own.verify, held_out=own.held_out, storage=own.storage)
 
     run = parse_run_config(rest, prog=job_command("prepare"), summary=str(__doc__).strip(), page=DATA_PAGE)
     if run.print_only:

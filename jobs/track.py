@@ -8,7 +8,7 @@ RUN is the folder of a run, or its name under $ELF_HOME/runs; --storage names an
 often it is called; its exit status is 0 when nothing waits any more, 1 when a store still does not answer.
 """
 
-import argparse
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import _paths  # noqa: F401  first: where the packages are
@@ -18,22 +18,22 @@ from elf_platform.commands import as_typed, job_command
 
 
 def main(argv: list[str]) -> int:
-    text, form = as_typed(str(__doc__)), argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog=job_command("track"), description=text, formatter_class=form, allow_abbrev=False)
+    parser = ArgumentParser(job_command("track"), None, as_typed(str(__doc__)), formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=("list", "status", "flush"))
     parser.add_argument("runs", metavar="RUN", nargs="*")
     parser.add_argument("--storage", type=Path)
     words = parser.parse_args(argv)
     if (words.verb == "list") == bool(words.runs) or (words.storage and words.verb != "list"):
         parser.error("list takes no RUN, but --storage if wanted; status and flush take the folders or names of runs")
-    from elf_platform.tracking.status import describe, find_run, flush_run, list_storage
-    folders = [find_run(name) for name in words.runs]
-    if words.verb != "flush":
-        print("\n\n".join(map(describe, folders)) if folders else list_storage(words.storage))
-        return 0
-    sent = list(map(flush_run, folders))
-    print("\n".join(line for _, line in sent))
-    return 0 if all(done for done, _ in sent) else 1
+    from elf_platform.lookup import resolve
+    from elf_platform.tracking.status import describe, flush_run, list_storage
+    folders = [resolve(name, "run") for name in words.runs]
+    if words.verb == "flush":
+        done, lines = zip(*map(flush_run, folders), strict=True)
+        print("\n".join(lines))
+        return 0 if all(done) else 1
+    print("\n\n".join(map(describe, folders)) if folders else list_storage(words.storage))
+    return 0
 
 
 if __name__ == "__main__":

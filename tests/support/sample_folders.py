@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from elf.artefact import load_artefact
+from elf.artefact import Columns, load_artefact
 from elf_platform.sampling.command import SampleCommand, Task, check
 from elf_platform.sampling.folder import begin, finish, missing_parts, unfinish
 from elf_platform.sampling.rows import load_sampler, make_part
@@ -18,7 +18,8 @@ def task_of(artefact: Path, **settings: Any) -> Task:
 
 
 def fill(
-    task: Task, folder: Path, *, order: Callable[[list[int]], list[int]] = list, stop_after: int | None = None
+    task: Task, folder: Path, *, order: Callable[[list[int]], list[int]] = list, stop_after: int | None = None,
+    columns: Columns | None = None,
 ) -> dict[str, Any]:
     """As the job does; ``stop_after`` parts it is killed, and nothing is returned."""
     begin(folder, task.run, task.config.count)
@@ -28,7 +29,7 @@ def fill(
         sampler = load_sampler(task)
         for part in order(parts)[:stop_after]:
             make_part(sampler, task, folder, part)
-    return {} if stop_after is not None else finish(folder, task.run, task.sizes, {"run": "made"})
+    return {} if stop_after is not None else finish(folder, task.run, task.sizes, {"run": "made"}, columns)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

@@ -27,7 +27,7 @@ def small_tokenizer() -> Tokenizer:
 
 def small_artefact(
     folder: Path, process: Process | None = None, *, length: int = 16, source_length: int = 0, codec: bool = True, seed: int = 0,
-    **kept: Any,
+    lineage: dict[str, Any] = LINEAGE, **kept: Any,
 ) -> Path:
     """An artefact whose samples differ from one another; by default ELF's process. kept: sample, columns."""
     process = process or EmbeddedFlow()
@@ -41,7 +41,7 @@ def small_artefact(
     table = TableConfig(channels=CHANNELS).build(vocab_size=tokenizer.vocab_size) if codec and process.needs_codec else None
     return save_artefact(
         folder, process=process, network_config=NETWORK, network_state=state, sizes=sizes, tokenizer=tokenizer, codec=table,
-        lineage=LINEAGE, **kept,
+        lineage=lineage, **kept,
     )
 
 

@@ -10,6 +10,7 @@ from elf_platform.data.files import READ_ERRORS, TABLES, FoundFile, is_damage
 from elf_platform.data.parts import Asked, CorpusPart, check_columns, column_names, locate, table_schema, whole_part
 from elf_platform.data.readers import ReadCounts, RefusedInput, read_documents, read_rows
 from elf_platform.data.selection import select_one
+from elf_platform.terminal import say
 
 Value = str | list[str] | None
 
@@ -28,6 +29,8 @@ class Wanted:
     """Columns that are taken where none is named: the first that is there."""
     lists: bool
     """Values may be lists of strings."""
+    remembered: str = ""
+    """What the column was called in the pairs that the model learned from; it is taken where a file has it and none is named."""
 
 
 def read_aligned(path: Path | str, column: str, wanted: Wanted) -> list[Value]:
@@ -84,6 +87,7 @@ def _nothing_skipped(file: FoundFile, wanted: Wanted) -> Iterator[None]:
 
 def _part(file: FoundFile, column: str, wanted: Wanted) -> CorpusPart:
     """The whole file with its column found. Raises ValueError where it has none of that name, or one that holds no text."""
+    column = column or _remembered(file, wanted)
     asked = _asked(column or wanted.defaults[0], wanted, txt="tsv" if column else "lines")
     part = whole_part(file, asked)
     if not column and part.format != "lines":
@@ -95,6 +99,23 @@ def _part(file: FoundFile, column: str, wanted: Wanted) -> CorpusPart:
     if part.format in TABLES:
         check_columns(table_schema(part), part.uri, asked)
     return part
+
+
+def _remembered(file: FoundFile, wanted: Wanted) -> str:
+    """The remembered column where the file has it, with a notice; a .txt has columns when its first line has a tab."""
+    name = wanted.remembered
+    if not name:
+        return ""
+    part = whole_part(file, _asked(name, wanted, txt="tsv"))
+    names = column_names(part)
+    if name.isdecimal():
+        there = part.format in ("tsv", "csv") and int(name) <= len(names) and not set(names) & set(wanted.defaults)
+    else:
+        there = name in names or name.partition(".")[0] in names
+    if not there or (file.format == "txt" and len(names) < 2):
+        return ""
+    say(f"{wanted.what} are the column {name} of {file.uri}, as in training; {wanted.column_setting} names another")
+    return name
 
 
 def _asked(column: str, wanted: Wanted, txt: Literal["lines", "tsv"]) -> Asked:

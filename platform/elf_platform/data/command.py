@@ -18,6 +18,8 @@ class PrepareWords(Settings):
     inspect: Path | None = None
     verify: Path | None = None
     held_out: Path | None = None
+    storage: Path | None = None
+    """Where the run is that was named to be looked at."""
     workers: Annotated[int, Bounds(least=0, most=100_000)] = 0
     """Tasks at once; 0 for as many as there are CPUs."""
 
@@ -35,6 +37,12 @@ def sort_prepare_words(argv: Sequence[str]) -> tuple[PrepareWords, list[str]]:
         options.add_argument(look)
     found, rest = options.parse_known_args(argv)
     given = {name: value for name, value in vars(found).items() if value is not None}
+    if given.keys() - {"workers"}:
+        # Of a preparation it is a setting like others; here it says where a run's name is looked up.
+        places = _Parser(add_help=False, allow_abbrev=False)
+        places.add_argument("--storage")
+        found, rest = places.parse_known_args(rest)
+        given |= {"storage": found.storage} if found.storage is not None else {}
     for name, value in given.items():
         if not value.strip():
             raise ValueError(f"--{name.replace('_', '-')} is empty, as a shell variable that is not set leaves it; give a value")
@@ -43,7 +51,7 @@ def sort_prepare_words(argv: Sequence[str]) -> tuple[PrepareWords, list[str]]:
     words = PrepareWords(
         workers=int(given.get("workers", 0)), **{name: Path(value).expanduser() for name, value in given.items() if name != "workers"}
     )
-    looks = [f"--{name.replace('_', '-')}" for name in given if name != "workers"]
+    looks = [f"--{name.replace('_', '-')}" for name in given if name not in ("workers", "storage")]
     beside = [*looks[1:], *(["--workers"] if "workers" in given else []), *rest]
     if looks and beside and not {"-h", "--help"} & set(rest):
         raise ValueError(

@@ -14,6 +14,7 @@ from elf_platform.data.pairs import held_out_pairs
 from elf_platform.data.pipeline import TOKENIZER
 from elf_platform.data.reader import RowReader
 from elf_platform.data.shards import SPLITS, hash_problem
+from elf_platform.lookup import resolve
 from elf_platform.terminal import Terminal
 
 _BARS = 8
@@ -36,18 +37,24 @@ def verify(folder: Path) -> list[str]:
     return problems
 
 
-def show(*, inspected: Path | None = None, verified: Path | None = None, held_out: Path | None = None) -> int:
-    """Print what was asked for, of one folder; the exit status: 1 for a folder that is not what was prepared.
+def show(
+    *, inspected: Path | None = None, verified: Path | None = None, held_out: Path | None = None, storage: Path | None = None
+) -> int:
+    """Print what was asked for, of one folder, or of the data of a run in ``storage``; the exit status: 1 for a folder that is not what was
+    prepared.
 
     held_out: the validation pairs, a line of JSON each, with "source" and "text" (the target, as files to score have it)."""
-    problems = verify(verified) if verified is not None else []
+    place = inspected or verified or held_out
+    assert place is not None
+    folder = resolve(place, "data", storage=storage)
+    problems = verify(folder) if verified is not None else []
     if inspected is not None:
-        text = inspect(inspected)
+        text = inspect(folder)
     elif held_out is not None:
-        pairs = held_out_pairs(held_out)
+        pairs = held_out_pairs(folder)
         text = "\n".join(json.dumps({"source": source, "text": target}, ensure_ascii=False) for source, target in pairs)
     else:
-        text = "\n".join(problems) or f"{verified}: every hash is as it was prepared"
+        text = "\n".join(problems) or f"{folder}: every hash is as it was prepared"
     sys.stdout.write(f"{text}\n")
     return 1 if problems else 0
 

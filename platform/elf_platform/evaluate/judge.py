@@ -5,11 +5,9 @@ Shapes: B texts, L tokens, H width of the judge's hidden states.
 
 import abc
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +18,7 @@ from elf.files import sha256_of
 from elf.nn.config import Precision
 from elf.nn.token_model import TokenModel
 from elf.processes import Autoregressive
+from elf_platform.lookup import is_artefact, is_run, resolve
 
 NO_JUDGE = "none"
 HUB = "hf:"
@@ -103,34 +102,37 @@ class ArtefactJudge(Judge):
         return nll_BL, torch.cat([states_BLH[:, 1:], states_BLH[:, -1:]], dim=1).float()
 
 
-def load_judge(source: str, *, precision: Precision = "fp32", device: torch.device | str = "cpu") -> Judge:
-    """The judge that ``source`` names: hf:NAME, a folder of a Hugging Face causal model, or an artefact of the autoregressive process.
+def load_judge(
+    source: str, *, precision: Precision = "fp32", device: torch.device | str = "cpu", storage: Path | None = None
+) -> Judge:
+    """The judge that ``source`` names: hf:NAME, a folder of a Hugging Face causal model, or an autoregressive artefact or its run, by its
+    folder or its name in ``storage``.
 
     Raises FileNotFoundError or ValueError when there is none, or when its tokenizer is another than it was trained with."""
-    device = torch.device(device)
+    device, source = torch.device(device), judge_source(source, storage)
     if source.startswith(HUB):
         from elf_platform.evaluate.hugging_face import HuggingFaceJudge, fetch
 
         return HuggingFaceJudge(fetch(source), name=source, precision=precision, device=device)
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"there is no judge at {folder}; give the artefact folder of an autoregressive run (docs/scores.md says how to make one), a "
-            f"folder of a Hugging Face causal model, hf:gpt2-large, or {NO_JUDGE} for scores that need none"
-        )
+    folder = Path(source)
     if is_artefact(folder):
         return ArtefactJudge(folder, precision=precision, device=device)
-    if (folder / "artefact").is_dir():
-        return ArtefactJudge(folder / "artefact", precision=precision, device=device)
     from elf_platform.evaluate.hugging_face import HuggingFaceJudge
 
     return HuggingFaceJudge(folder, name=folder.resolve().name, precision=precision, device=device)
 
 
-def is_artefact(folder: Path) -> bool:
-    """Whether a folder holds an artefact of ours: its config.json names a process and files. That of a run names no files."""
+def judge_source(judge: str, storage: Path | None = None) -> str:
+    """What ``load_judge`` is given in any process: hf:NAME as it is, else the absolute folder. FileNotFoundError when there is none."""
+    if judge.startswith(HUB):
+        return judge
     try:
-        config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and {"process", "files"} <= config.keys()
+        return str(resolve(judge, "artefact", storage=storage))
+    except FileNotFoundError as error:
+        folder = Path(judge).expanduser().absolute()
+        if folder.is_dir() and not is_run(folder):
+            return str(folder)  # a Hugging Face model, or what that says is none
+        raise FileNotFoundError(
+            f"there is no judge at {judge}. Judges are autoregressive runs or their artefacts (docs/scores.md says how to make one), "
+            f"folders of Hugging Face causal models, hf:NAME, and {NO_JUDGE} for the scores that need none; {error}"
+        ) from error

@@ -106,7 +106,7 @@ def score(
             "the same order; give the references of these very sources"
         )
     if with_controls and reference is None:
-        raise ValueError("controls are shuffled and unigram versions of the reference text, but none is given; add --reference")
+        raise ValueError("controls are shuffled and unigram versions of the reference text, but none is given; add --real_text")
     beside = {"reference": reference} if reference is not None else {}
     if with_controls and reference is not None:
         beside |= _controls(reference, measure.resampling.seed)

@@ -41,6 +41,8 @@ class Texts:
     sampling: Facts = field(default_factory=dict)
     per_source: int = 1
     """Texts in a row that were made from one source."""
+    target_column: str = ""
+    """What the right answers were called in the pairs that the model learned from."""
 
     def first(self, count: int) -> "Texts":
         """At most ``count`` of them (0: all)."""
@@ -81,9 +83,10 @@ def read_texts(path: Path, *, unit: Unit = "paragraph", column: str = "") -> Tex
     return found
 
 
-def read_references(path: Path, column: str = "") -> list[list[str]]:
-    """The references of each text or source: one, or those of a list; an empty line and null are an empty one. Raises as ``read_texts``."""
-    return [as_references(value) for value in read_aligned(path, column, _REFERENCES)]
+def read_references(path: Path, column: str = "", *, remembered: str = "") -> list[list[str]]:
+    """The references of each text or source: one, or those of a list; an empty line and null are an empty one. remembered: the column that
+    is taken where none is named and the file has it. Raises as ``read_texts``."""
+    return [as_references(value) for value in read_aligned(path, column, replace(_REFERENCES, remembered=remembered))]
 
 
 def _from_folder(path: Path, unit: Unit, column: str) -> Texts:
@@ -146,7 +149,7 @@ def _sampled(folder: Path) -> Texts:
     return Texts(
         kind="samples", path=str(folder.absolute()), texts=[row["text"] for row in rows], ids=[list(row["tokens"]) for row in rows],
         form=f"samples of at most {manifest['target_length']} tokens" + (f", {per_source} a source" if sources else ""),
-        sampling=sampling_facts(manifest), per_source=per_source,
+        sampling=sampling_facts(manifest), per_source=per_source, target_column=manifest.get("columns", {}).get("text", ""),
     )
 
 

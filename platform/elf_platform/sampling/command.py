@@ -30,7 +30,7 @@ class SampleCommand(SampleConfig):
     prefix: ClassVar[str] = "--"
 
     artefact: Annotated[Path, tyro.conf.Positional]
-    """Folder of the artefact: the artefact folder of a run, or what import_elf made."""
+    """A run by its name or folder, an artefact folder (RUN/artefact), or what jobs/import_elf.py wrote."""
     count: Annotated[
         Annotated[int, Bounds(least=1, most=100_000_000)] | None,
         tyro.conf.arg(help_behavior_hint=f"({DEFAULT_COUNT}; with sources, one for each)"),
@@ -54,14 +54,16 @@ class SampleCommand(SampleConfig):
     """What the texts are made from, one a line, row or record of a file in any format that data are prepared from: sources of a conditional
     model, prefixes for an autoregressive one."""
     source_column: str = ""
-    """Column of the sources: a name, or where the first line holds none, a number from 1. Empty for "source", and for whole lines of .txt,
-    which is tab-separated with a column."""
+    """Column of the sources: a name, or where the first line holds none, a number from 1. Empty for that of the pairs that the
+    model learned from, else "source", and for whole lines of .txt, which is tab-separated with a column."""
     prompt: FreeText | None = None
     """One source, given here."""
     per_source: Positive = 1
     """Samples for each source."""
     strict: bool = False
     """Refuse sources that are longer than the model takes, instead of cutting and counting them."""
+    storage: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="(default: $ELF_HOME, or ~/elf-runs)")] = None
+    """Folder in which runs are found by their names."""
     given: Annotated[tuple[str, ...] | None, tyro.conf.Suppress] = None
     """Names of the sampler's settings that are the user's own; None: those that are not as they are by default."""
 
@@ -161,7 +163,7 @@ def check(command: SampleCommand, artefact: Artefact, *, threads: int) -> Task:
             f"--compile does not pay for the process {process.kind}, whose rows grow token by token: each length would be compiled; "
             "leave it away"
         )
-    texts = _texts(command)
+    texts = _texts(command, artefact)
     limit = source_length or sizes.length - 1
     where = str(command.sources) if command.sources else "--prompt"
     sources = encode_sources(texts, artefact.tokenizer, limit=limit, strict=command.strict, where=where)
@@ -193,7 +195,8 @@ def _check_token_settings(command: SampleCommand, kind: str) -> None:
             )
 
 
-def _texts(command: SampleCommand) -> list[str]:
+def _texts(command: SampleCommand, artefact: Artefact) -> list[str]:
     if command.prompt is not None:
         return [command.prompt]
-    return read_sources(command.sources, command.source_column) if command.sources else []
+    remembered = artefact.columns.source if artefact.columns else ""
+    return read_sources(command.sources, command.source_column, remembered=remembered) if command.sources else []

@@ -9,9 +9,11 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from elf.artefact import Columns
 from elf.files import TEMPORARY, clear_leftovers, committing, sha256_of, sync, write_text
 from elf_platform.lock import LOCK
 from elf_platform.sampling.parts import COLUMNS, PARTS, RECORDS, read_part, read_record
@@ -87,8 +89,10 @@ def missing_parts(folder: Path, sizes: Sequence[int]) -> list[int]:
     return [index for index, rows in enumerate(sizes) if read_record(folder, index, rows) is None]
 
 
-def finish(folder: Path, run: SampleRun, sizes: Sequence[int], lineage: dict[str, Any]) -> dict[str, Any]:
-    """Write samples.jsonl and, last, the manifest, which is returned; all parts must be there.
+def finish(
+    folder: Path, run: SampleRun, sizes: Sequence[int], lineage: dict[str, Any], columns: Columns | None = None
+) -> dict[str, Any]:
+    """Write samples.jsonl and, last, the manifest, which is returned; all parts must be there. columns: of the model's pairs.
 
     Without any change when the folder is finished already. Raises ValueError for a part that was changed meanwhile."""
     if (folder / MANIFEST).is_file():
@@ -114,6 +118,7 @@ def finish(folder: Path, run: SampleRun, sizes: Sequence[int], lineage: dict[str
         **run.to_dict(),
         "devices": sorted({record["device"] for record in records}),
         "lineage": lineage,
+        **({"columns": asdict(columns)} if columns is not None else {}),
         "jsonl": {"file": JSONL, "sha256": sha256_of(folder / JSONL)},
         "parts": [{key: record[key] for key in ("file", "rows", "sha256")} for record in records],
     }

@@ -14,6 +14,7 @@ from elf.artefact import load_artefact
 from elf_platform.capacity import Cluster
 from elf_platform.data.progress import ProgressLine
 from elf_platform.lock import exclusive
+from elf_platform.lookup import resolve
 from elf_platform.runtime import connect, native_stderr_off, this_machine, usable_cpus
 from elf_platform.sampling.command import SampleCommand, Task, check
 from elf_platform.sampling.folder import begin, check_ours, finish, missing_parts, unfinish
@@ -32,7 +33,7 @@ def sample(command: SampleCommand) -> None:
 
 def print_samples(command: SampleCommand) -> list[dict[str, Any]]:
     """Print a few samples, computed here with all CPUs or a GPU."""
-    artefact = load_artefact(command.artefact.expanduser())
+    artefact = load_artefact(resolve(command.artefact, "artefact", storage=command.storage))
     task = check(command, artefact, threads=command.threads or usable_cpus())
     device, _ = sampling_device(command.gpu, this_machine(torch.cuda.device_count()))
     task = task.placed(device=device, compute_batch=min(command.compute_batch, task.config.count))
@@ -58,7 +59,7 @@ def print_samples(command: SampleCommand) -> list[dict[str, Any]]:
 
 def fill_folder(command: SampleCommand, folder: Path) -> dict[str, Any]:
     """Make what is missing of the samples in ``folder``, on Ray; returns the manifest."""
-    artefact = load_artefact(command.artefact.expanduser())
+    artefact = load_artefact(resolve(command.artefact, "artefact", storage=command.storage))
     task = check(command, artefact, threads=command.threads or 1)
     sys.stderr.write(f"sampler: {task.settings}\n")
     check_ours(folder)
@@ -73,7 +74,7 @@ def fill_folder(command: SampleCommand, folder: Path) -> dict[str, Any]:
         parts = missing_parts(folder, task.sizes)
         if parts:
             _make(task, folder, parts, command, cluster or stack.enter_context(connect()))
-        manifest = finish(folder, task.run, task.sizes, artefact.lineage)
+        manifest = finish(folder, task.run, task.sizes, artefact.lineage, artefact.columns)
     done = sum(task.sizes[part] for part in parts)
     found = f" ({task.config.count - done} of them were there)" if done < task.config.count else ""
     with (folder / manifest["jsonl"]["file"]).open(encoding="utf-8") as lines:

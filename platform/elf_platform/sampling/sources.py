@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from elf.data.tokenizer import Tokenizer, normalise, well_formed
@@ -21,13 +21,13 @@ class Source:
     truncated: bool = False
 
 
-def read_sources(path: Path, column: str = "") -> list[str]:
+def read_sources(path: Path, column: str = "", *, remembered: str = "") -> list[str]:
     """Source texts of a file in any of the formats that data are prepared from, one for each line, row or record.
 
-    column: by its name, or by its number from 1 in .tsv and .csv without names; empty for "source", and for whole lines of .txt. An empty
-    line and null are an empty source, a list is its sentences. Raises FileNotFoundError without the file, ValueError for what cannot be
-    read, naming the line."""
-    return [as_text(value) for value in read_aligned(path, column, _WANTED)]
+    column: by its name, or by its number from 1 in .tsv and .csv without names; empty for ``remembered``, that of the model's pairs, where
+    the file has it, else "source", and for whole lines of .txt. An empty line and null are an empty source, a list is its sentences.
+    Raises FileNotFoundError without the file, ValueError for what cannot be read, naming the line."""
+    return [as_text(value) for value in read_aligned(path, column, replace(_WANTED, remembered=remembered))]
 
 
 def encode_sources(texts: Sequence[str], tokenizer: Tokenizer, *, limit: int, strict: bool, where: str) -> list[Source]:

@@ -3,25 +3,11 @@
 import time
 from pathlib import Path
 
-from elf_platform.config_io import default_storage, unknown_key
+from elf_platform.config_io import default_storage
 from elf_platform.tracking.base import load_handle
-from elf_platform.tracking.journal import METRICS_FILE, read_events, waiting
+from elf_platform.tracking.journal import read_events, waiting
 from elf_platform.tracking.listing import list_runs
 from elf_platform.tracking.runs import flush, flush_command, ui_command
-
-_MARKS = ("config.json", METRICS_FILE)  # every run folder has one of them
-
-
-def find_run(name: str) -> Path:
-    """The run folder of that path, or of that name under $ELF_HOME/runs. FileNotFoundError when there is neither."""
-    runs = default_storage() / "runs"
-    for folder in (Path(name).expanduser().absolute(), runs / name):
-        if any((folder / mark).is_file() for mark in _MARKS):
-            return folder
-    known = [folder.name for folder in runs.glob("*") if folder.is_dir()]
-    if known and "/" not in name:
-        raise FileNotFoundError(f"{unknown_key(name, known, what='run')} Runs are looked up in {runs}; a folder can be given as well.")
-    raise FileNotFoundError(f"{name} is neither the folder of a run nor the name of one in {runs}")
 
 
 def list_storage(storage: Path | None) -> str:

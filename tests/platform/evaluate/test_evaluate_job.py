@@ -14,7 +14,8 @@ from score_subjects import TEXTS, write_samples
 from elf.data.tokenizer import Tokenizer
 from elf_platform.cli import parse_settings
 from elf_platform.config import TrackingConfig
-from elf_platform.evaluate.command import CompareCommand, EvaluateCommand, compare_records, evaluate
+from elf_platform.evaluate.command import compare_records, evaluate
+from elf_platform.evaluate.options import CompareCommand, EvaluateCommand
 from elf_platform.evaluate.record import load_record
 from elf_platform.sampling.run import SourceFacts
 
@@ -45,7 +46,7 @@ def test_a_text_is_scored_into_the_storage(judge_folder: Path, tmp_path: Path) -
     text = tmp_path / "real.txt"
     text.write_text("\n".join(TEXTS))
     words = (str(text), "--unit", "line", "--judge", str(judge_folder), "--storage", str(tmp_path), "--resamples", "0")
-    record = evaluate(command(*words, "--reference", str(text), "--controls"))
+    record = evaluate(command(*words, "--real_text", str(text), "--controls"))
     assert load_record(next((tmp_path / "scores").glob("real-????????"))) == record and record.sampling["sampler"] == "given text"
     assert record.scores["gen_ppl"] == record.beside["reference"]["gen_ppl"] and record.scores["gen_ppl"].low is None
 
@@ -55,10 +56,10 @@ def test_a_text_is_scored_into_the_storage(judge_folder: Path, tmp_path: Path) -
     [
         ((), "no judge is given"),
         (("--judge", "nowhere"), "there is no judge at nowhere"),
-        (("--judge", "none", "--controls"), "add --reference"),
+        (("--judge", "none", "--controls"), "add --real_text"),
         (("--judge", "none", "--references", "nowhere.txt"), "there are no references at"),
         (("--judge", "none", "--data", "x"), "data has no effect"),
-        (("--judge", "none", "--protocol", "elfin"), "there are elf, elf-macro"),
+        (("--judge", "none", "--protocol", "elfin"), "elf-macro"),
         (("--judge", "none", "--count", "-1"), "count is -1"),
         (("--judge", "none", "--threads", "0"), "threads is 0"),
         (("--judge", "none", "--jugde", "x"), r"unknown setting jugde; did you mean judge\?"),
@@ -143,7 +144,7 @@ def test_the_job_gives_the_same_record_on_two_actors_and_tracks_it(sample_folder
     for actors in ("0", "2"):
         out = tmp_path / f"{actors}.json"
         words = [str(sample_folder), "--judge", str(judge_folder), "--actors", actors, "--batch_tokens", "24", "--out", str(out)]
-        words += ["--reference", str(sample_folder), "--controls"]
+        words += ["--real_text", str(sample_folder), "--controls"]
         done = subprocess.run(
             [sys.executable, str(ROOT / "jobs/evaluate.py"), *words], env=env, capture_output=True, text=True, timeout=900, cwd=tmp_path
         )

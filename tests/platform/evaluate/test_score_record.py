@@ -127,7 +127,7 @@ def test_targets_of_another_count_and_controls_without_reference(judge_folder: P
     subject = read_texts(sample_folder)
     with pytest.raises(ValueError, match="6 texts to score but 2 references"):
         score(measure(judge_folder), subject, name="x", targets=[["a"], ["b"]])
-    with pytest.raises(ValueError, match="add --reference"):
+    with pytest.raises(ValueError, match="add --real_text"):
         score(measure(judge_folder), subject, name="x", with_controls=True)
 
 
