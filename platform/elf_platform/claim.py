@@ -221,7 +221,8 @@ def _notes_of_a_start(config: RunConfig, recipe: str, based_on: str) -> list[str
             f"{extend_command(moved[-1], config)}"
         )
     if based_on:
-        way = "" if notes else f". To train that run on instead, to N steps:\n    {show_command(config, based_on)} --train.steps N"
+        on = f"{show_command(config, based_on)} --train.steps {2 * config.train.steps}"
+        way = "" if notes else f". To train that run on instead, for example to twice the steps:\n    {on}"
         notes.insert(0, f"--config takes the settings of {based_on}; the weights start anew{way}")
     return notes
 

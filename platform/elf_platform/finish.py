@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,18 @@ from elf.codecs import load_codec
 from elf.data.tokenizer import load_tokenizer
 from elf.files import write_text
 from elf.optim import trained_average
-from elf_platform.headline import Figures, corpus_figures, read_corpus, sample_figures, training_figures, valid_figures
+from elf_platform.data.manifest import Manifest
+from elf_platform.headline import (
+    Figures,
+    corpus_figures,
+    corpus_words,
+    held_out_words,
+    read_corpus,
+    sample_figures,
+    total_seconds,
+    training_figures,
+    valid_figures,
+)
 from elf_platform.identity import afterwards_hash
 from elf_platform.train.checkpoint import Checkpoint, CheckpointReader, latest
 from elf_platform.train.worker import Job, initial_network
@@ -56,6 +68,7 @@ def finish(job: Job) -> Figures:
     )
     _write_times(run_folder, checkpoint.state["time_counts"])
     artefact = load_artefact(folder, device=device, precision=config.train.precision)
+    manifest = Manifest.load(job.data_folder)
     corpus = read_corpus(job.data_folder, tokenizer.vocab_size)
     figures: Figures = {
         "run": config.name,
@@ -67,6 +80,11 @@ def finish(job: Job) -> Figures:
         **sample_figures(artefact, config, corpus, run_folder, checkpoint.step, device, data_folder=job.data_folder),
         "artefact": str(folder),
         "made_with": afterwards_hash(config),
+        "checkpoint": str(checkpoint.folder),
+        "data": str(job.data_folder),
+        "corpus": corpus_words(manifest, config.data.paths),
+        "held_out": held_out_words(manifest),
+        "time/total_seconds": total_seconds(run_folder, time.time()),
     }
     write_text(run_folder / "summary.json", json.dumps(figures, indent=1))
     return figures

@@ -1,6 +1,9 @@
 """What a finished run is judged by: its artefact's validation losses beside a unigram model's, its samples beside unigram samples."""
 
+import itertools
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +22,9 @@ from elf_platform.data.progress import ProgressLine
 from elf_platform.data.reader import RowReader
 from elf_platform.evaluate.losses import artefact_losses
 from elf_platform.evaluate.run_score import run_samples, score_run
-from elf_platform.tracking import read_metrics
+from elf_platform.sampling.settings import settings_words
+from elf_platform.tracking import read_events, read_metrics
+from elf_platform.tracking.journal import METRICS_FILE, read_lines
 from elf_platform.train.loop import rows_per_pass
 from elf_platform.train.snapshots import TRAJECTORY_POINTS, append_samples, decode, draw_samples, given_sources
 
@@ -27,6 +32,10 @@ WORD_SAMPLES = 32
 """Samples over which the share of known words is taken."""
 CORPUS_ROWS = 200_000
 """Training rows whose words and token counts are taken, at most."""
+
+ENOUGH_ROWS = 64
+"""Held-out rows from which figures over them say something: a loss per token is then known to a few per cent."""
+MOST_HELD_OUT = 0.2
 
 Figures = dict[str, float | str]
 
@@ -84,9 +93,11 @@ def sample_figures(
     texts = decode(tokenizer, samples.ids_BL)
     append_samples(run_folder, step, texts[: config.sample.count], config.sample, samples.nfe, given)
     if samples.trajectory:
-        points = [{"t": t, "text": decode(tokenizer, ids_BL[:1])[0]} for t, ids_BL in samples.trajectory]
+        # Of the first sample that has text: one that ends at its first place shows nothing.
+        index = next((i for i, text in enumerate(texts) if text.strip()), 0)
+        points = [{"t": t, "text": decode(tokenizer, ids_BL[index : index + 1])[0]} for t, ids_BL in samples.trajectory]
         settings = {"sampler": many.sampler, "steps": many.steps, "gamma": many.gamma, "guidance": many.guidance}
-        write_text(run_folder / "trajectory.json", json.dumps({"seed": many.seed, "settings": settings, "points": points}))
+        write_text(run_folder / "trajectory.json", json.dumps({"seed": many.seed, "index": index, "settings": settings, "points": points}))
     rng = np.random.default_rng(config.sample.seed)
     frequency_V = corpus.train_counts_V / max(corpus.train_counts_V.sum(), 1)
     unigram_BL = rng.choice(len(frequency_V), size=(many.count, sizes.target_length), p=frequency_V)
@@ -105,11 +116,13 @@ def sample_figures(
         "sample/unigram_entropy": unigram_entropy(rows),
         "sample/nfe": float(samples.nfe),
         "sample/count": float(many.count),
+        "sample/empty": float(sum(not text.strip() for text in texts)),
+        "sample/settings": settings_words(many, artefact.process.kind),
     }
 
 
 def training_figures(run_folder: Path) -> Figures:
-    """Validation losses at initialisation, and speed, from the run's own log."""
+    """Validation losses at initialisation, speed, memory and time, from the run's own log."""
     points = read_metrics(run_folder / "metrics.jsonl")
     figures: Figures = {}
     start = next((metrics for step, metrics in points if step == 0), {})
@@ -117,9 +130,48 @@ def training_figures(run_folder: Path) -> Figures:
     speeds = [metrics["perf/tokens_per_second"] for _, metrics in points if "perf/tokens_per_second" in metrics]
     if speeds:
         figures["perf/tokens_per_second"] = float(np.median(speeds))
-    return figures
+    memory = [metrics["perf/memory_gb"] for _, metrics in points if "perf/memory_gb" in metrics]
+    if memory:
+        figures["perf/peak_memory_gb"] = max(memory)
+    seconds, before = 0.0, 0
+    for step, metrics in points:
+        if "perf/step_seconds" in metrics:
+            seconds, before = seconds + metrics["perf/step_seconds"] * (step - before), step
+    return figures | {"time/training_seconds": seconds}
+
+
+def total_seconds(run_folder: Path, now: float) -> float:
+    """Time from the run's first start to ``now``, without the waits between a start that ended and the next."""
+    moments = [float(line["time"]) for _, line in read_lines(run_folder / METRICS_FILE) if isinstance(line.get("time"), int | float)]
+    events = read_events(run_folder)
+    moments = sorted([*moments, *(event.time for event in events), now])
+    starts = sorted(event.time for event in events if event.kind == "preflight") or moments[:1]
+    total = 0.0
+    for start, end in itertools.pairwise([*starts, math.inf]):
+        total += max((moment for moment in moments if start <= moment < end), default=start) - start
+    return total
+
+
+def held_out_words(manifest: Manifest) -> str:
+    """How much was held out, and whether that is enough to say something."""
+    rows, all_rows = manifest.valid.rows, manifest.valid.rows + manifest.train.rows
+    said = f"{rows:,} rows of {manifest.valid.documents:,} {'pairs' if manifest.data.source_column else 'documents'}"
+    if rows >= ENOUGH_ROWS:
+        return said
+    share = ENOUGH_ROWS / max(all_rows, 1)
+    way = "give more text"
+    if share <= MOST_HELD_OUT:
+        way = f"--data.valid_fraction {math.ceil(share * 100) / 100:g} holds out about {ENOUGH_ROWS}"
+    return f"{said}, which is few: validation figures and scores of so little text are rough; {way}"
 
 
 def corpus_figures(corpus: Corpus) -> Figures:
     """The unigram model's cross-entropy in nats per token, the bar that any model must clear."""
     return {"valid/unigram_ce": unigram_cross_entropy(corpus.train_counts_V, corpus.valid_counts_V)}
+
+
+def corpus_words(manifest: Manifest, paths: Sequence[str]) -> str:
+    """Which text it was: its name, size, and where it came from."""
+    what = "pairs" if manifest.data.source_column else "documents"
+    size = f"{manifest.read.documents:,} {what}, {manifest.train.tokens:,} training tokens"
+    return f"{manifest.name}: {size}" + (f", from {' '.join(paths)}" if paths else "")

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import time
 from pathlib import Path
 
 from elf.files import clear_leftovers
@@ -14,7 +15,7 @@ from elf_platform.config_io import flatten
 from elf_platform.data.prepare import PreparedData, corpus_line, prepare
 from elf_platform.extend import show_command
 from elf_platform.finish import finish
-from elf_platform.headline import Figures
+from elf_platform.headline import Figures, held_out_words
 from elf_platform.lock import exclusive
 from elf_platform.place import preflight, remotely
 from elf_platform.report import render_figures, write_report
@@ -35,6 +36,7 @@ def pretrain(config: RunConfig, recipe: str, *, extend: bool = False, based_on: 
     """Run or resume ``config`` from text to report; a finished run is shown again. Returns the headline figures.
 
     extend: the run that is there goes on to the steps of ``config``. based_on: the run whose settings these are, to say what it is not."""
+    began = time.time()
     given, config = config.name, find_run(config, recipe)
     if config.name != given:
         say(f"These settings are those of the run {config.name}, which an earlier version named.")
@@ -47,8 +49,8 @@ def pretrain(config: RunConfig, recipe: str, *, extend: bool = False, based_on: 
             say(as_typed(f"note: {note}"))
         if claim.finished:
             say(as_typed(
-                f"Run {config.name} is finished already; this is what it left. Give it another --name to train it again, or train it on to "
-                f"N steps, more than {config.train.steps:,}:\n    {show_command(config)} --train.steps N"
+                f"Run {config.name} is finished already; this is what it left. Give it another --name to train it again, or train it "
+                f"on, for example to twice its steps:\n    {show_command(config)} --train.steps {2 * config.train.steps}"
             ))
             figures = _complete(run_folder)
         else:
@@ -59,9 +61,9 @@ def pretrain(config: RunConfig, recipe: str, *, extend: bool = False, based_on: 
                 if note := average_note(config):
                     say(f"note: {note}")
                 data = prepare(config.data, config.storage, begun_on=claim.begun_on)
-                say(f"corpus: {corpus_line(data)}")
-                figures = _train(claim, cluster, placement, data, checked.sums)
-    print_summary(run_folder, figures, load_handle(run_folder), conditional=bool(config.data.source_column))
+                say(f"corpus: {corpus_line(data)}; held out: {held_out_words(data.manifest)}")
+                figures = _train(claim, cluster, placement, data, sums=checked.sums, began=began)
+    print_summary(run_folder)
     return figures
 
 
@@ -74,7 +76,7 @@ def _complete(run_folder: Path) -> Figures:
     return figures
 
 
-def _train(claim: Claim, cluster: Cluster, placement: Placement, data: PreparedData, sums: str) -> Figures:
+def _train(claim: Claim, cluster: Cluster, placement: Placement, data: PreparedData, *, sums: str, began: float) -> Figures:
     """Codec, claim, training, artefact, report; the tracked run ends as what it came to."""
     config, run_folder = claim.config, claim.folder
     claim.check(data=data.manifest.content_hash)  # before an encoder is trained for other data
@@ -88,7 +90,7 @@ def _train(claim: Claim, cluster: Cluster, placement: Placement, data: PreparedD
         f"{config.train.global_batch} rows"
     )
     claim.take(data=data.manifest.content_hash, codec=codec.fingerprint if codec else "")
-    book_event(run_folder, claim.step, "preflight", sums)
+    book_event(run_folder, claim.step, "preflight", sums, at=began)  # with it the clock of the run starts
     handle = RunHandle(kind="null")
     try:
         handle = _open_tracking(claim, data)

@@ -1,22 +1,24 @@
-"""What a run prints at its end: where things are, samples, headline figures, and what to do next."""
+"""What a run prints at its end: samples, headline figures and how to read them, where things are, and what to do next."""
 
-
-import textwrap
+import math
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
-from elf_platform.commands import job_command
-from elf_platform.headline import Figures
+from elf_platform.report.closing import LEGEND, commands, facts, last_samples, places, sample_words
+from elf_platform.report.record import read_record
 from elf_platform.terminal import Terminal
-from elf_platform.tracking import RunHandle, ui_command
-from elf_platform.tracking.journal import read_lines
 
 _ROWS = (
     ("validation loss", "valid/loss", "valid/loss_at_start", "at initialisation"),
     ("flow loss (squared velocity error per channel)", "valid/flow", "valid/flow_at_start", "at initialisation"),
     ("decoder cross-entropy (nats per token)", "valid/decoder_ce", "valid/unigram_ce", "unigram model"),
     ("cross-entropy (nats per token)", "valid/ce", "valid/unigram_ce", "unigram model"),
+    ("BLEU of the answers", "score/bleu", "", ""),
+    ("ROUGE-1 of the answers", "score/rouge1", "", ""),
+    ("ROUGE-2 of the answers", "score/rouge2", "", ""),
+    ("ROUGE-L of the answers", "score/rougeL", "", ""),
     ("share of sampled words known from the text", "sample/known_word_share", "sample/known_word_share_unigram", "unigram samples"),
     ("generative perplexity of samples", "score/gen_ppl", "score/gen_ppl_reference", "real text"),
     ("generative perplexity of unigram text", "score/gen_ppl_unigram", "score/gen_ppl_shuffled", "shuffled text"),
@@ -25,41 +27,36 @@ _ROWS = (
     ("network evaluations per sample (NFE)", "sample/nfe", "", ""),
     ("tokens per second (median)", "perf/tokens_per_second", "", ""),
 )
+_SAMPLES = 8
 
 
-def print_summary(run_folder: Path, figures: Figures, handle: RunHandle | None, *, conditional: bool) -> None:
-    """Headline figures, eight samples, and the way on, on standard output. conditional: the model samples from sources."""
-    out = Terminal()
+def print_summary(run_folder: Path) -> None:
+    """What the files of a finished run say, on standard output; the report shows the same."""
+    record = read_record(run_folder, anywhere=False)
+    figures, out = record.summary, Terminal()
+    out.rule(f"run {record.name}")
+    for sample in last_samples(record, _SAMPLES):
+        out.print(f"{sample_words(sample)}\n")
     table = Table(box=None, show_header=False, padding=(0, 2))
     for label, name, other, what in _ROWS:
         if name in figures:
             beside = f"{what} {_number(figures[other])}" if other and other in figures else ""
-            table.add_row(label, _number(figures[name]), beside)
-    out.rule(f"run {figures.get('run', '')}")
-    for text in last_samples(run_folder, 8):
-        out.print(textwrap.shorten(" ".join(text.split()), 220, placeholder=" ..."))
-        out.print()
-    out.print(table)
-    if "score/protocol" in figures:
-        out.print(f"\nperplexity: {figures['score/protocol']}", style="dim")
-    out.print(f"\nartefact  {figures['artefact']}")
-    out.print(f"report    {run_folder / 'report.html'}")
-    command = ui_command(handle) if handle else ""
-    if command:
-        out.print(f"MLflow    {command}")
-    words = ("--sources", "SOURCES.txt") if conditional else ("--count", "16")
-    out.print(f"next      {job_command('sample', str(figures['artefact']), *words)}")
+            table.add_row(label, _number(figures[name]), _interval(figures, name), beside)
+    Terminal(width=1000).print(table)  # never wrapped within its cells
+    out.print(f"\n{LEGEND}\n", style="dim")
+    for what, said in [*facts(record), *places(record)]:
+        out.print(f"{what:<12} {said}")
+    out.print("\nnext:")
+    for what, line in commands(record, anywhere=False):
+        out.print(f"  {what + ':':<20} {line}")
 
 
-def last_samples(run_folder: Path, count: int) -> list[str]:
-    """The texts of the last sampled step, in the order of their indices."""
-    path = run_folder / "samples.jsonl"
-    lines = [line for _, line in read_lines(path) if line]
-    if not lines:
-        return []
-    newest = {line["index"]: line["text"] for line in lines if line["step"] == lines[-1]["step"]}
-    return [newest[index] for index in sorted(newest)][:count]
+def _interval(figures: dict[str, Any], name: str) -> str:
+    low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+    return f"{_number(low)} to {_number(high)}" if isinstance(low, int | float) and isinstance(high, int | float) else ""
 
 
-def _number(value: float | str) -> str:
+def _number(value: Any) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        return "not defined"
     return value if isinstance(value, str) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

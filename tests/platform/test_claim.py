@@ -287,7 +287,7 @@ def test_config_says_that_weights_start_anew(config: RunConfig) -> None:
     assert parsed.based_on == str(folder)
     (note,) = examine(parsed.config, parsed.recipe, based_on=parsed.based_on).notes
     assert "takes the settings of" in note and "the weights start anew" in note
-    assert note.splitlines()[-1].strip() == f"python jobs/pretrain.py --extend {folder} --train.steps N"
+    assert note.splitlines()[-1].strip() == f"python jobs/pretrain.py --extend {folder} --train.steps {2 * config.train.steps}"
     parsed = parse_run_config(["--config", str(folder / "config.json"), "--train.steps", "640", "--name", "other"])
     first, second = examine(parsed.config, parsed.recipe, based_on=parsed.based_on).notes
     assert "the weights start anew" in first and second.endswith("python jobs/pretrain.py --extend mine --train.steps 640")

@@ -36,7 +36,7 @@ def test_the_main_job_end_to_end(tiny_text: Path, tmp_path: Path) -> None:
     done = pretrain(tmp_path, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "runs/first"
-    words_said = ("artefact", "report", "generative perplexity", "protocol elf", "mlflow ui --backend-store-uri", "next", "NFE")
+    words_said = ("artefact", "report", "generative perplexity", "protocol elf", "mlflow ui --backend-store-uri", "next:", "NFE", "time")
     for word in (*words_said, "decoder cross-entropy"):
         assert word in done.stdout, word
     figures = json.loads((run / "summary.json").read_text())

@@ -32,7 +32,8 @@ def score_run(
     if not samples.kept:
         return {}
     try:
-        figures = figures_of(_record(artefact, config, samples, run_folder, data_folder, targets))
+        judge = tiny_judge(data_folder, config.storage, device=next(artefact.network.parameters()).device)
+        figures = figures_of(_record(artefact, config, samples, run_folder, data_folder, targets, judge)) | {"score/judge": str(judge)}
     except (ValueError, ArithmeticError, OSError, RuntimeError, ImportError) as error:  # RuntimeError: out of memory, among others
         # A record of an earlier attempt is not of these samples.
         (run_folder / FILE).unlink(missing_ok=True)
@@ -43,10 +44,10 @@ def score_run(
 
 
 def _record(
-    artefact: Artefact, config: RunConfig, samples: Texts, run_folder: Path, data_folder: Path, targets: list[str] | None
+    artefact: Artefact, config: RunConfig, samples: Texts, run_folder: Path, data_folder: Path, targets: list[str] | None,
+    judge_folder: Path,
 ) -> ScoreRecord:
     device = next(artefact.network.parameters()).device
-    judge_folder = tiny_judge(data_folder, config.storage, device=device)
     measure = Measure(
         judge=load_judge(str(judge_folder), device=device), threads=torch.get_num_threads(),
         resampling=Resampling(self_bleu_texts=SELF_BLEU_TEXTS),
@@ -78,9 +79,10 @@ def run_samples(
 def figures_of(record: ScoreRecord) -> dict[str, float | str]:
     """Headline figures of a record, and its protocol in words."""
     figures: dict[str, float | str] = {f"score/{name}": estimate.value for name, estimate in record.scores.items()}
-    ppl = record.scores.get("gen_ppl")
-    if ppl is not None and ppl.low is not None and ppl.high is not None:
-        figures |= {"score/gen_ppl_low": ppl.low, "score/gen_ppl_high": ppl.high}
+    for name in ("gen_ppl", "bleu", "rougeL"):
+        found = record.scores.get(name)
+        if found is not None and found.low is not None and found.high is not None:
+            figures |= {f"score/{name}_low": found.low, f"score/{name}_high": found.high}
     for row, scores in record.beside.items():
         figures |= {f"score/{name}_{row}": scores[name].value for name in ("gen_ppl", "entropy") if name in scores}
     return figures | {"score/protocol": protocol_words(record)}

@@ -3,15 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from elf_platform.commands import job_command
 from elf_platform.report.charts import clean, sparkline
+from elf_platform.report.closing import LEGEND, commands, facts, places
 from elf_platform.report.figures import NAMES, part_names, typical
 from elf_platform.report.record import RunRecord
 from elf_platform.report.scale import short
 from elf_platform.report.series import same, thin
-
-COMMAND = "command/"
-"""Keys of summary.json that hold a further command to try next; the rest of the key says what it does."""
 
 MOST_COLUMNS = 5
 
@@ -27,12 +24,10 @@ def header(record: RunRecord) -> str:
     }
     shown = "".join(f"<span>{name} <b>{clean(value)}</b></span>" for name, value in facts.items() if value)
     cards = _loss_cards(record) + _score_cards(record) + _figure_cards(record)
-    protocol = record.summary.get("score/protocol")
-    measured = f'<p class="lead">Perplexity: {clean(protocol)}.</p>' if isinstance(protocol, str) else ""
     columns = -(-len(cards) // max(1, -(-len(cards) // MOST_COLUMNS)))  # rows of about equal length
     return (
         f'<p class="over">Training run</p><h1>{clean(record.name)}</h1><p class="facts">{shown}</p>'
-        f'<div class="cards" style="--columns:{columns}">{"".join(cards)}</div>{measured}{_commands(record)}'
+        f'<div class="cards" style="--columns:{columns}">{"".join(cards)}</div>{_closing(record)}'
     )
 
 
@@ -117,24 +112,17 @@ def _number(summary: Mapping[str, Any], key: str, otherwise: float | None = None
     return value if isinstance(value, int | float) else otherwise
 
 
-def _commands(record: RunRecord) -> str:
-    """Where the artefact is and what to do next; keys of the summary add to it."""
-    artefact = record.summary.get("artefact")
-    rows = []
-    if artefact:
-        what = ["--sources", "SOURCES.txt"] if record.setting("data.source_column") else ["--count", "16"]
-        rows += [("artefact", str(artefact)), ("sample", job_command("sample", artefact, *what, anywhere=True))]
-    if record.config and record.summary:
-        variant = job_command("pretrain", "--config", record.folder, "--seed", "1", anywhere=True)
-        rows.append(("train a variant", variant))
-    if record.tracking:
-        rows.append(("open in MLflow", record.tracking))
-    rows += [(key[len(COMMAND) :], str(value)) for key, value in record.summary.items() if key.startswith(COMMAND)]
-    if not rows:
-        return ""
+def _closing(record: RunRecord) -> str:
+    """The facts of the run, where the artefact is, and what to do next."""
+    said = [*facts(record), *places(record)] if record.summary else []
+    told = "".join(f"<tr><th>{clean(name)}</th><td>{clean(value)}</td></tr>" for name, value in said)
+    rows = [("artefact", str(record.summary["artefact"]))] if record.summary.get("artefact") else []
+    rows += commands(record, anywhere=True)
     lines = [
         f'<div class="row"><span class="name">{clean(name[:1].upper() + name[1:])}</span><code>{clean(value)}</code>'
         f'<button type="button" data-copy="{clean(value)}">copy</button></div>'
         for name, value in rows
     ]
-    return f'<div class="panel">{"".join(lines)}</div>'
+    legend = f'<p class="lead">{clean(LEGEND)}</p>' if told else ""
+    table = f'<div class="panel"><table class="told">{told}</table></div>' if told else ""
+    return legend + table + (f'<div class="panel">{"".join(lines)}</div>' if lines else "")

@@ -21,6 +21,10 @@ class Sample:
     text: str
     seed: int | None = None
     nfe: int | None = None
+    source: str | None = None
+    """What the sample was made from, in a conditional run."""
+    reference: str | None = None
+    """The target that the data hold for the source."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +79,10 @@ class RunRecord:
         return value
 
 
-def read_record(run_folder: Path) -> RunRecord:
-    """Everything in a run folder that the report shows. FileNotFoundError without the folder."""
+def read_record(run_folder: Path, *, anywhere: bool = True) -> RunRecord:
+    """Everything in a run folder that the report shows. FileNotFoundError without the folder.
+
+    anywhere: its command is for other shells as well, see ``commands``."""
     if not run_folder.is_dir():
         raise FileNotFoundError(f"there is no run folder {run_folder}; give the folder of a run, such as STORAGE/runs/NAME")
     metrics: dict[str, Line] = {}
@@ -91,7 +97,7 @@ def read_record(run_folder: Path) -> RunRecord:
     return RunRecord(
         name=str(config.get("name") or run_folder.resolve().name),
         folder=run_folder.absolute(),
-        tracking=ui_command(handle, anywhere=True) if handle else "",
+        tracking=ui_command(handle, anywhere=anywhere) if handle else "",
         config=config,
         summary=_object(run_folder / "summary.json"),
         metrics=metrics,
@@ -116,6 +122,10 @@ def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) else None
 
 
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
 def _samples(path: Path) -> list[Sample]:
     """By step and index; one that was drawn again after a restart counts as drawn last."""
     found: dict[tuple[int, int], Sample] = {}
@@ -124,7 +134,8 @@ def _samples(path: Path) -> list[Sample]:
         if step is not None and isinstance(text, str):
             index = len(found) if index is None else index
             found[step, index] = Sample(
-                step=step, index=index, text=text, seed=_whole(line.get("seed")), nfe=_whole(line.get("nfe"))
+                step=step, index=index, text=text, seed=_whole(line.get("seed")), nfe=_whole(line.get("nfe")),
+                source=_text(line.get("source")), reference=_text(line.get("reference")),
             )
     return [found[key] for key in sorted(found)]
 

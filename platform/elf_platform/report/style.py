@@ -99,7 +99,8 @@ table{border-collapse:collapse;width:100%;font-size:14px}
 td,th{text-align:left;vertical-align:top;padding:5px 16px 5px 0;border-top:1px solid var(--rule);font-weight:400}
 th{color:var(--ink2);width:38%}tr.group th{color:var(--ink);font-weight:620;padding-top:16px;border-top:0}
 td{font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
-.events th{width:220px}.events th small{display:block;color:var(--ink3)}.events tr:first-child>*{border-top:0}
+.events th,.told th{width:220px}.events th small{display:block;color:var(--ink3)}
+.events tr:first-child>*,.told tr:first-child>*{border-top:0}
 footer{margin-top:72px;color:var(--ink3);font-size:13px}
 #tip{position:fixed;z-index:9;pointer-events:none;background:var(--paper);border:1px solid var(--axis);border-radius:9px;
 padding:7px 11px;

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from elf_platform.report.charts import clean
-from elf_platform.report.headline import COMMAND
+from elf_platform.report.closing import COMMAND, NO_TEXT, last_samples
 from elf_platform.report.record import RunRecord, Sample
 from elf_platform.report.series import spread
 
@@ -22,22 +22,35 @@ def samples_section(record: RunRecord) -> str:
     if not steps:
         return ""
     shown = [steps[i] for i in spread(len(steps), MOMENTS)]
+    order = {sample.index: place for place, sample in enumerate(last_samples(record, len(record.samples)))}
     blocks = []
     for step, samples in shown:
         last = step == shown[-1][0]
-        cards = "".join(_sample(sample) for sample in samples[: LAST if last else EARLIER])
+        cards = "".join(_sample(sample) for sample in _first(samples, order, LAST if last else EARLIER))
         small = "<small>end of training</small>" if last and len(shown) > 1 else ""
         blocks.append(f'<div class="at"><h3>step {step:,}{small}</h3><div class="samples">{cards}</div></div>')
     lead = "What the model writes as it learns. A column starts from the same noise at every step."
     return f'<section><h2>Samples</h2><p class="lead">{lead if len(shown) > 1 else ""}</p>{"".join(blocks)}</section>'
 
 
+def _first(samples: list[Sample], order: dict[int, int], count: int) -> list[Sample]:
+    """Those whose index has text at the end of training come first, at every step."""
+    return sorted(samples, key=lambda sample: order.get(sample.index, len(order)))[:count]
+
+
 def _sample(sample: Sample) -> str:
     facts = [f"sample {sample.index}"]
     facts += [f"seed {sample.seed}"] if sample.seed is not None else []
     facts += [f"{sample.nfe} NFE"] if sample.nfe is not None else []
-    text = clean(_cut(sample.text.strip()))
-    return f'<div class="sample"><p class="prose">{text}</p><small>{clean(" · ".join(facts))}</small></div>'
+    source = f'<p class="meta">{clean(_cut(sample.source.strip()))} →</p>' if sample.source is not None else ""
+    target = f'<p class="meta">target: {clean(_cut(sample.reference.strip()))}</p>' if sample.reference is not None else ""
+    return f'<div class="sample">{source}{_prose(sample.text)}{target}<small>{clean(" · ".join(facts))}</small></div>'
+
+
+def _prose(text: str) -> str:
+    """A text as a paragraph; one that is empty says so."""
+    text = clean(_cut(text.strip()))
+    return f'<p class="prose">{text}</p>' if text else f'<p class="prose"><span class="open">{NO_TEXT}</span></p>'
 
 
 def _cut(text: str) -> str:
@@ -52,6 +65,7 @@ def trajectory_section(record: RunRecord) -> str:
     stops = []
     for t, text in record.trajectory:
         share, body = _against(_words(text), final)
+        body = body or f'<span class="open">{NO_TEXT}</span>'
         bar = f'<div class="bar-t"><i style="width:{100 * min(1, max(0, t)):.0f}%"></i></div>'
         left = f'<div><span class="t">t = {t:.2f}</span>{bar}<span class="meta">{share:.0%} final</span></div>'
         stops.append(f'<div class="stop">{left}<p class="prose">{body}</p></div>')

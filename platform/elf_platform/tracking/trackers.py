@@ -112,10 +112,10 @@ class JournalTracker:
             self._sender.close()
 
 
-def book_event(run_folder: Path, step: int, kind: str, text: str) -> None:
+def book_event(run_folder: Path, step: int, kind: str, text: str, *, at: float | None = None) -> None:
     """Adds a line to the run's events.jsonl, for drivers and controllers that have no tracker; the next delivery sends it. Says so
-    on standard error when the disk does not take it, and never raises for one."""
-    line = {"step": int(step), "time": round(time.time(), 3), "kind": kind, "text": _plain(text)}
+    on standard error when the disk does not take it, and never raises for one. at: Unix seconds of something earlier than now."""
+    line = {"step": int(step), "time": round(time.time() if at is None else at, 3), "kind": kind, "text": _plain(text)}
     try:
         append(run_folder / EVENTS_FILE, line)
     except OSError as error:

@@ -87,8 +87,8 @@ class Sum:
     words: str
 
     def __str__(self) -> str:
-        there = f" of {self.available / _GB:,.0f}" if math.isfinite(self.available) else ""
-        return f"{self.needed / _GB:,.2f}{there} GB"
+        needed = f"{self.needed / _GB:,.1f} GB" if self.needed >= _GB else f"{self.needed * 1000 / _GB:,.0f} MB"
+        return f"{needed} of {self.available / _GB:,.0f} GB" if math.isfinite(self.available) else needed
 
 
 def check_memory(parameters: int, config: RunConfig, *, available: float, per_machine: int, snapshot: bool = False) -> Sum:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 
 from elf_platform.commands import job_command
 from elf_platform.report import render_figures, write_report
+from elf_platform.report.closing import empty_words
+from elf_platform.report.record import read_record
 from elf_platform.tracking import RunHandle, book_event, start_tracker
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \"quotes\" 'too' \x00\ud800 end"
@@ -85,11 +88,54 @@ def read_page(folder: Path) -> tuple[str, Page]:
     return text, Page(text)
 
 
-def test_a_conditional_model_is_sampled_from_sources(tmp_path: Path) -> None:
+def test_a_conditional_run_shows_source_answer_and_target_and_how_to_ask_and_score(tmp_path: Path) -> None:
     write_run(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
+    config, summary = (json.loads((tmp_path / name).read_text()) for name in ("config.json", "summary.json"))
     write(tmp_path / "config.json", config | {"data": {"paths": [], "source_column": "de"}})
-    assert job_command("sample", tmp_path / "artefact", "--sources", "SOURCES.txt", anywhere=True) in read_page(tmp_path)[1].all("code")
+    write(tmp_path / "summary.json", summary | {"data": str(tmp_path / "data [x]")})
+    line = {"step": 100, "index": 0, "text": "an answer", "source": "it's [a] source", "reference": "the target"}
+    (tmp_path / "samples.jsonl").write_text(json.dumps(line) + "\n")
+    _, page = read_page(tmp_path)
+    shown = page.all("code")
+    assert job_command("sample", tmp_path / "artefact", "--prompt=it's [a] source", anywhere=True) in shown
+    assert f"{job_command('prepare', '--held-out', tmp_path / 'data [x]', anywhere=True)} > {tmp_path}/held-out.jsonl" in shown
+    assert [text.strip() for text in page.all("p", "meta")] == ["it's [a] source →", "target: the target"]
+    assert page.all("p", "prose")[0] == "an answer"
+
+
+def test_texts_that_are_empty_say_so_and_come_last(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    lines = [
+        {"step": step, "index": i, "text": text}
+        for step, texts in ((50, ("early", "", "")), (100, (" ", "late", ""))) for i, text in enumerate(texts)
+    ]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write(tmp_path / "trajectory.json", {"seed": 7, "points": [{"t": 0.5, "text": ""}, {"t": 1.0, "text": "words"}]})
+    _, page = read_page(tmp_path)
+    none = "(no text)"
+    assert page.all("p", "prose") == [none, "early", none, "late", none, none, none, "words"]
+
+
+def test_facts_of_the_run_are_told_with_a_legend(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    told = {
+        "time/total_seconds": 3725.0, "time/training_seconds": 130.0, "perf/peak_memory_gb": 1.25, "corpus": "mine: 9 documents",
+        "held_out": "9 rows", "score/protocol": "judge tiny, protocol elf", "sample/settings": "sde with 4 steps", "sample/count": 32.0,
+        "sample/empty": 32.0, "data": "/data", "checkpoint": "/checkpoint",
+    }
+    write(tmp_path / "summary.json", summary | told)
+    _, page = read_page(tmp_path)
+    facts = dict(zip(page.all("th"), page.all("td"), strict=False))
+    assert facts["time"] == "1 h 2 min, of which training 2 min 10 s" and facts["peak memory"] == "1.25 GB, main worker"
+    assert facts["corpus"] == "mine: 9 documents" and facts["judge"] == "tiny, protocol elf" and facts["sampler"] == "sde with 4 steps"
+    assert facts["samples"].startswith("all 32 are empty: the model puts end of text first")
+    assert facts["data"] == "/data" and facts["checkpoint"] == "/checkpoint" and facts["held out"] == "9 rows"
+    assert any("Lower is better" in lead and "95 % interval" in lead for lead in page.all("p", "lead"))
+    record = read_record(tmp_path)
+    some = replace(record, summary=record.summary | {"sample/empty": 3.0})
+    assert empty_words(some) == "3 of 32 are empty: end of text at their first place"
+    assert empty_words(replace(record, summary=record.summary | {"sample/empty": 0.0})) == ""
 
 
 def test_every_section_is_there_and_says_what_the_files_say(tmp_path: Path) -> None:
@@ -254,4 +300,4 @@ def test_generative_perplexity_is_shown_with_its_protocol_and_beside_real_text(t
     cards = " | ".join(page.all("div", "card"))
     assert "Gen. PPL234.5210 to 260, real text 87, unigram 900" in cards and "Entropy3.25real text 3.5" in cards
     assert "BLEU" not in cards
-    assert any("judge tiny, protocol elf" in text for text in page.all("p", "lead")) and not page.all("img")
+    assert any(text.startswith("tiny, protocol elf </script>") for text in page.all("td")) and not page.all("img")

@@ -123,5 +123,5 @@ def test_a_batch_that_does_not_divide(settings: dict[str, int], words: str) -> N
 
 
 def test_a_sum_is_short() -> None:
-    assert str(Sum(needed=0.31e9, available=6.2e9, words="")) == "0.31 of 6 GB"
-    assert str(Sum(needed=0.31e9, available=float("inf"), words="")) == "0.31 GB"
+    assert str(Sum(needed=0.31e9, available=6.2e9, words="")) == "310 MB of 6 GB"
+    assert str(Sum(needed=31.26e9, available=float("inf"), words="")) == "31.3 GB"
