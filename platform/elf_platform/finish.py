@@ -28,6 +28,7 @@ from elf_platform.headline import (
 )
 from elf_platform.identity import afterwards_hash
 from elf_platform.train.checkpoint import Checkpoint, CheckpointReader, latest
+from elf_platform.train.lineage import check_lineage
 from elf_platform.train.worker import Job, initial_network
 
 
@@ -46,6 +47,9 @@ def finish(job: Job) -> Figures:
             f"the newest valid checkpoint of {run_folder} is of step {checkpoint.step} of {config.train.steps}; run the same command "
             "again: it trains the rest"
         )
+    codec = load_codec(job.codec_folder) if job.codec_folder else None
+    whose = {"data": job.data_fingerprint, "codec": codec.fingerprint if codec else None}
+    check_lineage(checkpoint, whose, config)  # what was put there since training ended goes into no artefact
     tokenizer = load_tokenizer(job.data_folder / "tokenizer.json")
     lineage: dict[str, Any] = {
         "run": config.name,
@@ -62,7 +66,7 @@ def finish(job: Job) -> Figures:
             vocab_size=tokenizer.vocab_size, channels=job.channels, length=config.data.length, source_length=config.data.source_length
         ),
         tokenizer=tokenizer,
-        codec=load_codec(job.codec_folder) if job.codec_folder else None, lineage=lineage, sample=config.sample,
+        codec=codec, lineage=lineage, sample=config.sample,
         columns=Columns(source=config.data.source_column, text=config.data.text_column) if config.data.source_column else None,
         overwrite=True,
     )

@@ -43,7 +43,8 @@ def pretrain(config: RunConfig, recipe: str, *, extend: bool = False, based_on: 
     run_folder = config.storage / "runs" / config.name
     check_place(run_folder, "storage")
     with exclusive(run_folder, f"the run {config.name}"):
-        clear_leftovers(run_folder)
+        for place in (run_folder, run_folder / "texts", run_folder / "figures"):
+            clear_leftovers(place)
         claim = examine(config, recipe, extend=extend, based_on=based_on)
         for note in claim.notes:
             say(as_typed(f"note: {note}"))
