@@ -49,6 +49,7 @@ class DataConfig(Settings):
     """Corpus, tokenizer and packing: everything that decides the bytes of the prepared shards."""
 
     prefix: ClassVar[str] = "data."
+    later: ClassVar[tuple[str, ...]] = ("unit",)
 
     paths: tuple[str, ...] = ()
     """Files, folders, globs or filesystem URIs (s3://, gs://) of .txt, .tsv, .csv, .jsonl, .ndjson, .json, .parquet or .arrow, also .gz,

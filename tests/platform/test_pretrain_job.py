@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -63,6 +64,28 @@ def test_the_main_job_end_to_end(tiny_text: Path, tmp_path: Path) -> None:
     other = pretrain(tmp_path, *words, "--optim.lr", "1e-4")
     said = " ".join(other.stderr.split())
     assert other.returncode == 2 and "name first is taken" in said and "optim.lr: 0.008 -> 0.0001" in said
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_when_its_corpus_was_touched_changed_and_deleted(tiny_text: Path, tmp_path: Path) -> None:
+    corpus = Path(shutil.copytree(tiny_text, tmp_path / "corpus"))
+    words = ["tiny", "--data.paths", f"{corpus}/*.txt", "--name", "first", *" ".join(SMALL).split(), "--train.judge", "none"]
+    done = pretrain(tmp_path, *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = tmp_path / "runs/first"
+    data = (run / "data.sha256").read_text()
+    for path in corpus.glob("*.txt"):
+        os.utime(path, ns=(10**18, 10**18))
+    steps, notes = 8, []
+    for change in (lambda: None, lambda: (corpus / "new.txt").write_text("one more\n\ntext\n"), lambda: shutil.rmtree(corpus)):
+        change()
+        steps += 2
+        more = pretrain(tmp_path, "--extend", "first", "--train.steps", str(steps))
+        assert more.returncode == 0, more.stderr[-3000:]
+        assert json.loads((run / "summary.json").read_text())["steps"] == steps
+        notes.append([line for line in more.stderr.splitlines() if "goes on with the data that were prepared" in line])
+        assert (run / "data.sha256").read_text() == data
+    assert notes[0] == [] and "the corpus has changed since" in notes[1][0] and "nothing matches it" in notes[2][0]
 
 
 @pytest.mark.slow

@@ -42,8 +42,6 @@ def identity(data: DataConfig) -> dict[str, Any]:
     """
     plain: dict[str, Any] = to_dict(data, identity=True)
     del plain["paths"], plain["strict"]
-    if data.unit == "paragraph":  # as it was before there was a choice
-        del plain["unit"]
     if not data.source_column:  # as it was before there were pairs
         for name in PAIR_SETTINGS:
             del plain[name]
