@@ -27,8 +27,8 @@ import tyro
 from elf.optim import describe_groups
 from elf_platform.commands import as_typed, job_command
 from elf_platform.config import RunConfig
-from elf_platform.config_io import default_storage, flatten, read_config, unknown_key
-from elf_platform.extend import check_extension, newest_step, run_folder, run_to_extend
+from elf_platform.config_io import flatten, read_config, unknown_key
+from elf_platform.extend import check_extension, newest_step, run_to_extend
 from elf_platform.help import TRAIN_PAGE, TYRO, Page, print_run_help, print_settings_help
 from elf_platform.identity import compare, is_automatic, resolve
 from elf_platform.recipes import DEFAULT, RECIPES
@@ -197,8 +197,10 @@ def _base(words: Words) -> tuple[str, RunConfig]:
         others = {"a recipe": words.recipe, "--config": words.config, **words.kinds}
         if given := [name for name, value in others.items() if value]:
             raise ValueError(f"--extend trains a run on with its own settings; leave {' and '.join(given)} away")
-        storage = Path(words.storage).expanduser().absolute() if words.storage else default_storage()
-        config, recipe = run_to_extend(run_folder(words.extend, storage))
+        from elf_platform.lookup import resolve as look_up
+
+        place = words.extend.removesuffix("/config.json")
+        config, recipe = run_to_extend(look_up(place, "run", storage=Path(words.storage) if words.storage else None))
         return recipe, config
     if words.config and words.recipe:
         raise ValueError(f"give a recipe ({words.recipe}) or --config ({words.config}), but not both: each is a whole configuration")

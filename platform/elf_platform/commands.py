@@ -28,7 +28,7 @@ def module_command(module: str, *words: str | Path, anywhere: bool = False) -> s
 
 def as_typed(text: str) -> str:
     """``text`` with every ``python jobs/NAME.py`` in it as the user has to type it."""
-    return re.sub(r"\bpython jobs/(\w+)\.py", lambda found: job_command(found[1]), text)
+    return re.sub(r"(?<![\w/\\-])python jobs/(\w+)\.py", lambda found: job_command(found[1]), text)
 
 
 def jobs_folder() -> Path:

@@ -1,7 +1,6 @@
 """Training a run on to more steps: which run is meant, what may be given with it, the command, and what becomes of the schedule."""
 
 import dataclasses
-import difflib
 import os
 import shlex
 from pathlib import Path
@@ -12,21 +11,6 @@ from elf_platform.config import RunConfig
 from elf_platform.config_io import default_storage, read_config
 from elf_platform.identity import compare
 from elf_platform.words import BUILTIN
-
-
-def run_folder(run: str, storage: Path) -> Path:
-    """The folder of a run that is given as its name in ``storage``, as its folder or as the config.json in it.
-
-    Raises ValueError when there is none, with the nearest name."""
-    named = storage / "runs" / run
-    path = Path(run).expanduser()
-    for folder in (named, path, path.parent):
-        if (folder / "config.json").is_file() and (folder != path.parent or path.name == "config.json"):
-            return folder.absolute()
-    known = sorted(found.parent.name for found in (storage / "runs").glob("*/config.json"))
-    near = difflib.get_close_matches(run, known, n=1, cutoff=0.4)
-    way = f"did you mean {near[0]}?" if near else "give the name of one that is there, its folder, or the --storage that holds it"
-    raise ValueError(f"there is no run {run}: neither a name in {storage / 'runs'} nor a run's folder; {way}")
 
 
 def run_to_extend(folder: Path) -> tuple[RunConfig, str]:

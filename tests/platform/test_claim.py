@@ -307,7 +307,7 @@ def test_config_says_that_weights_start_anew(config: RunConfig) -> None:
 )
 def test_only_continuation_settings_go_with_extend(line: str, says: str, config: RunConfig) -> None:
     finish(config)
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises((ValueError, OSError)) as refused:
         parse_run_config(line.split())
     assert says in str(refused.value)
 
@@ -350,6 +350,7 @@ def test_a_moved_corpus_is_the_same_when_its_text_is(config: RunConfig) -> None:
     moved = replace(config, data=replace(config.data, paths=("/else/where.txt",)))
     claim = examine(moved, "tiny")
     assert not claim.fresh and "goes on if the text is the same" in claim.notes[0]
+    assert claim.begun_on == "" and examine(config, "tiny").begun_on == A
     with pytest.raises(ValueError, match="the corpus has changed"):
         claim.take(data=B, codec=B)
     assert read_config(folder)[0] == config
@@ -372,6 +373,7 @@ def test_a_run_does_not_go_on_with_other_data(config: RunConfig) -> None:
 
 def test_a_start_may_have_its_corpus_changed(config: RunConfig) -> None:
     folder = start(config)
+    assert examine(config, "tiny").begun_on == ""
     examine(config, "tiny").take(data=B, codec=A)
     assert (folder / "data.sha256").read_text().strip() == B
 

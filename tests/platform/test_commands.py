@@ -73,6 +73,7 @@ def test_commands_of_a_page_hold_everywhere(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_commands_within_sentences_are_those_of_the_shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    assert as_typed("run .venv/bin/python jobs/track.py") == "run .venv/bin/python jobs/track.py", "typed already"
     said = as_typed("score it: python jobs/evaluate.py runs/a, or look: python jobs/track.py list")
     assert said == f"score it: {job_command('evaluate')} runs/a, or look: {job_command('track')} list"
     assert str(ROOT / "jobs/evaluate.py") in said
