@@ -4,8 +4,8 @@ python jobs/track.py list              the runs of the storage: state, steps, lo
 python jobs/track.py status RUN ...    where the figures are, what waits, how the run ended, what happened to it
 python jobs/track.py flush RUN ...     figures gather in the run folder while a tracking server is down: send them now
 
-RUN is the folder of a run, or its name under $ELF_HOME/runs; --storage names another storage for list. flush sends a point once, however
-often it is called; its exit status is 0 when nothing waits any more, 1 when a store still does not answer.
+RUN is the folder of a run, or its name under $ELF_HOME/runs; --storage names another storage for list. flush sends a point once; its exit
+status is 1 when a store does not answer. It sends to the store of $ELF_HOME or MLFLOW_TRACKING_URI; name others by --tracking.uri.
 """
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     parser = ArgumentParser(job_command("track"), None, as_typed(str(__doc__)), formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=("list", "status", "flush"))
     parser.add_argument("runs", metavar="RUN", nargs="*")
-    parser.add_argument("--storage", type=Path)
+    parser.add_argument("--storage", type=Path), parser.add_argument("--tracking.uri", dest="uri", default="")
     words = parser.parse_args(argv)
     if (words.verb == "list") == bool(words.runs) or (words.storage and words.verb != "list"):
         parser.error("list takes no RUN, but --storage if wanted; status and flush take the folders or names of runs")
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     from elf_platform.tracking.status import describe, flush_run, list_storage
     folders = [resolve(name, "run") for name in words.runs]
     if words.verb == "flush":
-        done, lines = zip(*map(flush_run, folders), strict=True)
+        done, lines = zip(*(flush_run(folder, words.uri) for folder in folders), strict=True)
         print("\n".join(lines))
         return 0 if all(done) else 1
     print("\n\n".join(map(describe, folders)) if folders else list_storage(words.storage))

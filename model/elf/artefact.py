@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from elf.codecs import Codec, check_codec, load_codec
 from elf.data.tokenizer import Tokenizer
-from elf.files import publish, sha256_of, temporary_folder
+from elf.files import inside, publish, sha256_of, temporary_folder
 from elf.nn.config import NetworkConfig, Precision
 from elf.processes import PROCESSES, Process
 from elf.sampling.config import SampleConfig
@@ -240,7 +240,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _check_file(folder: Path, name: str, expected: str) -> None:
-    path = folder / name
+    path = inside(folder, name, links=True)
     if not path.is_file():
         raise ValueError(
             f"the artefact {folder} is not whole: {name}, which its {CONFIG} lists, is missing. Copy the whole folder again from "

@@ -132,6 +132,25 @@ def clear_leftovers(parent: Path, name: str = "") -> None:
                     os.close(lock)
 
 
+def inside(folder: Path, name: str, *, links: bool = False) -> Path:
+    """The file of ``folder`` that is called ``name`` in a file of that folder, which may come from anywhere.
+
+    links: it may be a link to elsewhere, as in the caches of hubs, because what it holds is checked. Raises ValueError for a name that
+    leads out of the folder."""
+    path = folder / name
+    within = "\0" not in name and os.path.normpath(path) != os.path.normpath(folder) and Path(os.path.normpath(path)).is_relative_to(
+        os.path.normpath(folder)
+    )
+    if within and not links:
+        within = path.resolve().is_relative_to(folder.resolve())
+    if not within:
+        raise ValueError(
+            f"{folder} names {name!r} among its files, which leads out of it: it was not written by this program, or it was edited. "
+            "Nothing outside a folder is read or sent because of what the folder says"
+        )
+    return path
+
+
 def sha256_of(path: Path) -> str:
     """Hex digest of a file."""
     with path.open("rb") as file:

@@ -32,8 +32,9 @@ from elf_platform.extend import check_extension, newest_step, run_to_extend
 from elf_platform.help import TRAIN_PAGE, TYRO, Page, print_run_help, print_settings_help
 from elf_platform.identity import compare, is_automatic, resolve
 from elf_platform.recipes import DEFAULT, RECIPES
+from elf_platform.redact import redact
 from elf_platform.sizes import expected_sizes, shape_network
-from elf_platform.stops import Terminated, raise_on_sigterm
+from elf_platform.stops import raise_on_sigterm, stopped
 from elf_platform.terminal import flush_streams, open_streams, reader_gone
 from elf_platform.words import KINDS, Words, plain_switches, refuse_empty, sort_words
 
@@ -108,9 +109,9 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
         finally:
             flush_streams()
     except KeyboardInterrupt as stop:
-        terminated = isinstance(stop, Terminated)
-        print("\nterminated" if terminated else "\ninterrupted", file=sys.stderr)
-        raise SystemExit(143 if terminated else 130) from None
+        word, status = stopped(stop)
+        print(f"\n{word}", file=sys.stderr)
+        raise SystemExit(status) from None
     except Exception as error:
         cause = root_cause(error)
         if isinstance(error, BrokenPipeError) and reader_gone():
@@ -151,7 +152,7 @@ def error_paragraph(error: BaseException) -> str:
     if not _is_ours(error):
         message = f"{(message or type(error).__name__).rstrip('.')}. ({type(error).__name__}; ELF_DEBUG=1 shows where.)"
     width = max(40, min(100, shutil.get_terminal_size().columns))
-    parts = itertools.groupby(as_typed(f"error: {message}").splitlines(), key=lambda line: line.startswith("    "))
+    parts = itertools.groupby(as_typed(redact(f"error: {message}")).splitlines(), key=lambda line: line.startswith("    "))
     return "\n".join(
         "\n".join(lines) if command
         else textwrap.fill(" ".join(" ".join(lines).split()), width, break_long_words=False, break_on_hyphens=False)

@@ -12,6 +12,7 @@ from elf.optim.config import OptimConfig
 from elf.processes import ProcessConfig
 from elf.sampling.config import SampleConfig
 from elf.settings import Bounds, Count, NotNegative, Positive, Seconds, SecondsOrOff, Seed, Settings
+from elf_platform.redact import refuse_secrets, take_login
 
 Megabytes = Annotated[float, Bounds(above=0, most=1e9)]
 _LARGEST = 2**63 - 1
@@ -99,6 +100,8 @@ class DataConfig(Settings):
                 "data.unit line has no effect where columns are asked for, since a line of a .txt is a row of columns then; leave it at "
                 "paragraph"
             )
+        for path in self.paths:
+            refuse_secrets(path, "data.paths")
         if not self.source_column:
             for name, default in (("source_length", 0), ("split_by", "target")):
                 if getattr(self, name) != default:
@@ -277,6 +280,7 @@ class TrackingConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_name(self.experiment, "tracking.experiment")
+        object.__setattr__(self, "uri", take_login(self.uri, "tracking.uri"))
         if self.uri and self.kind != "mlflow":
             raise ValueError(f"tracking.uri has no effect with tracking.kind {self.kind}; drop it, or set tracking.kind to mlflow")
 

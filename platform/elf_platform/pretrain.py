@@ -23,7 +23,7 @@ from elf_platform.runtime import Cluster, connect
 from elf_platform.sizes import shape_network
 from elf_platform.summary import print_summary
 from elf_platform.terminal import say
-from elf_platform.tracking import RunHandle, book_event, load_handle, open_run, start_tracker
+from elf_platform.tracking import RunHandle, book_event, load_handle, newest, open_run, start_tracker, store_uri, trusted
 from elf_platform.tracking import finish as end_tracking
 from elf_platform.train.checkpoint import goes_on_from, intact
 from elf_platform.train.driver import launch
@@ -53,7 +53,7 @@ def pretrain(config: RunConfig, recipe: str, *, extend: bool = False, based_on: 
                 f"Run {config.name} is finished already; this is what it left. Give it another --name to train it again, or train it "
                 f"on, for example to twice its steps:\n    {show_command(config)} --train.steps {2 * config.train.steps}"
             ))
-            figures = _complete(run_folder)
+            figures = _complete(config, run_folder)
         else:
             check_run(config, begun=not claim.fresh)
             with connect() as cluster:
@@ -68,11 +68,13 @@ def pretrain(config: RunConfig, recipe: str, *, extend: bool = False, based_on: 
     return figures
 
 
-def _complete(run_folder: Path) -> Figures:
+def _complete(config: RunConfig, run_folder: Path) -> Figures:
     """The figures of a finished run; an interruption just after they were written may have left report and tracking undone."""
     figures: Figures = json.loads((run_folder / "summary.json").read_text())
     handle = load_handle(run_folder)
     if not (run_folder / "report.html").is_file() or (handle is not None and handle.end != "FINISHED"):
+        if handle is not None and handle.kind == "mlflow":
+            handle = trusted(handle, run_folder, store_uri(config.tracking.uri, config.storage))
         _track_results(handle or RunHandle(kind="null"), run_folder, write_report(run_folder), figures)
     return figures
 
@@ -105,7 +107,7 @@ def _train(claim: Claim, cluster: Cluster, placement: Placement, data: PreparedD
         figures = remotely(finish, job, use_gpu=placement.use_gpu, cluster=cluster)
         report = write_report(run_folder)
     except BaseException as error:
-        end_tracking(load_handle(run_folder) or handle, run_folder, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        end_tracking(newest(handle, run_folder), run_folder, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         if (run_folder / "config.json").is_file():
             say(f"Run {config.name} stopped. What it committed is in {run_folder}; {goes_on_from(run_folder / 'checkpoints')}.")
         raise
@@ -130,7 +132,7 @@ def _open_tracking(claim: Claim, data: PreparedData) -> RunHandle:
 
 def _track_results(handle: RunHandle, run_folder: Path, report: Path, figures: Figures) -> None:
     artifacts = [run_folder / name for name in ("config.json", "summary.json", "samples.jsonl", "score.json", "artefact")]
-    tracker = start_tracker(load_handle(run_folder) or handle, run_folder)
+    tracker = start_tracker(newest(handle, run_folder), run_folder)
     numbers = {name: value for name, value in figures.items() if name.startswith(("sample/", "score/")) and not isinstance(value, str)}
     tracker.log(int(figures.get("steps", 0)), numbers)
     tracker.close()

@@ -170,9 +170,10 @@ def test_killed_before_the_end_and_flushed_later(scene: Scene) -> None:
     before = scene.track("status", str(scene.folder))
     assert "FAILED, not sent yet" in before.stdout and " points" in before.stdout, before.stdout + before.stderr
     scene.server.start()
-    flushed = scene.track("flush", str(scene.folder))
+    flushed = scene.track("flush", str(scene.folder), "--tracking.uri", scene.server.uri)
     assert flushed.returncode == 0 and "everything is in" in flushed.stdout, flushed.stderr
-    assert scene.track("flush", str(scene.folder)).returncode == 0  # a second time changes nothing, the end state included
+    again = scene.track("flush", str(scene.folder), "--tracking.uri", scene.server.uri)
+    assert again.returncode == 0  # a second time changes nothing, the end state included
     scene.check("killed before the end, flushed later", "FAILED", attempts=1)
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from elf.data.packing import Packed, segment_dtype
-from elf.files import committing, sha256_of
+from elf.files import committing, inside, sha256_of
 
 Split = Literal["train", "valid"]
 SPLITS: tuple[Split, ...] = ("train", "valid")
@@ -99,7 +99,7 @@ class ShardWriter:
 
 def size_problem(folder: Path, record: ShardRecord) -> str:
     """Why the shard's file cannot be the one that was prepared, judged by its size; empty when it can."""
-    path = folder / record.name
+    path = inside(folder, record.name)
     if not path.is_file():
         return f"{path} is missing, but the manifest lists it with {record.rows} rows in {record.bytes} bytes"
     found = path.stat().st_size
@@ -136,7 +136,7 @@ def open_shard(folder: Path, record: ShardRecord, length: int) -> list[Block]:
     problem = size_problem(folder, record)
     if problem:
         raise damage(problem)
-    path = folder / record.name
+    path = inside(folder, record.name)
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]

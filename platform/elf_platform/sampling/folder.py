@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from elf.artefact import Columns
-from elf.files import TEMPORARY, clear_leftovers, committing, sha256_of, sync, write_text
+from elf.files import TEMPORARY, clear_leftovers, committing, inside, sha256_of, sync, write_text
 from elf_platform.lock import LOCK
 from elf_platform.sampling.parts import COLUMNS, PARTS, RECORDS, read_part, read_record
 from elf_platform.sampling.run import SampleRun, run_differences
@@ -108,7 +108,7 @@ def finish(
             if record is None:
                 raise ValueError(f"part {index} of {folder} was changed or removed while the samples were gathered; {AGAIN}")
             records.append(record)
-            for row in read_part(folder / record["file"]):
+            for row in read_part(inside(folder, record["file"])):
                 lines.write(json.dumps(row | {"settings": run.settings}, ensure_ascii=False) + "\n")
     manifest = {
         "format": FORMAT,
@@ -134,10 +134,10 @@ def read_samples(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     manifest = read_manifest(folder)
     rows: list[dict[str, Any]] = []
     for part in manifest["parts"]:
-        path = folder / part["file"]
+        path = inside(folder, part["file"])
         _check_hash(path, part["sha256"])
         rows += read_part(path)
-    _check_hash(folder / manifest["jsonl"]["file"], manifest["jsonl"]["sha256"])
+    _check_hash(inside(folder, manifest["jsonl"]["file"]), manifest["jsonl"]["sha256"])
     if [row["id"] for row in rows] != list(range(manifest["count"])):
         raise ValueError(
             f"{folder / MANIFEST} counts {manifest['count']} samples, but the parts hold {len(rows)}: it was edited; {AGAIN}"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -37,6 +37,8 @@ class RunHandle:
     """Unix seconds at which the run ended."""
     end_sent: bool = False
     """The store has the end state."""
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Environment variables that open the store, for workers on other machines. Never written."""
     reopen: bool = False
     """The store may still have the end state of an earlier attempt. Set by the driver alone: a sender that is late, or figures that
     are sent after the end, must not open a finished run."""
@@ -48,15 +50,26 @@ class RunHandle:
 
     def save(self, run_folder: Path) -> None:
         run_folder.mkdir(parents=True, exist_ok=True)
-        write_text(run_folder / HANDLE_FILE, json.dumps(asdict(self), indent=1))
+        kept = {name: value for name, value in asdict(self).items() if name != "credentials"}
+        write_text(run_folder / HANDLE_FILE, json.dumps(kept, indent=1))
 
 
 def load_handle(run_folder: Path) -> RunHandle | None:
     """The handle kept in a run folder; None without one or with one that cannot be read (the run is then found by nobody)."""
     try:
-        return RunHandle(**json.loads((run_folder / HANDLE_FILE).read_text("utf-8")))
+        kept = json.loads((run_folder / HANDLE_FILE).read_text("utf-8"))
+        return RunHandle(**kept | {"credentials": {}})
     except (FileNotFoundError, ValueError, TypeError):
         return None
+
+
+def newest(handle: RunHandle, run_folder: Path) -> RunHandle:
+    """What the run folder knows of the run by now. Places and secrets are the caller's, who has them from the user: anybody may have
+    written what the folder says of them."""
+    kept = load_handle(run_folder)
+    if kept is None:
+        return handle
+    return replace(kept, uri=handle.uri, artifact_root=handle.artifact_root, credentials=handle.credentials)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from elf_platform.tracking.base import RunHandle, load_handle
+from elf.files import inside
+from elf_platform.redact import redact
+from elf_platform.tracking.base import RunHandle, load_handle, newest
 from elf_platform.tracking.journal import EVENTS_FILE, METRICS_FILE, UPLOADS_FILE, Cursor, event_of, read_lines
 
 BATCH = 1000  # metrics in one request, the limit of MLflow
@@ -74,7 +76,7 @@ def clean_name(name: str) -> str:
 
 def say(message: str) -> None:
     """One line for the user; standard error, so that it never mixes with a job's output."""
-    sys.stderr.write(f"tracking: {message}\n")
+    sys.stderr.write(f"tracking: {redact(message)}\n")
     sys.stderr.flush()
 
 
@@ -113,7 +115,7 @@ class Delivery:
     def _note(self, **changes: Any) -> None:
         """Changes the handle as the run folder has it by now: the driver may have ended the run meanwhile."""
         kept = load_handle(self.run_folder)
-        current = kept if kept is not None and kept.key == self.handle.key else self.handle
+        current = newest(self.handle, self.run_folder) if kept is not None and kept.key == self.handle.key else self.handle
         self.handle = replace(current, **changes)
         if self.handle != kept:
             self.handle.save(self.run_folder)
@@ -189,11 +191,26 @@ class Delivery:
     def _push_uploads(self) -> None:
         cursor = Cursor.read(self.run_folder)
         for offset, line in read_lines(self.run_folder / UPLOADS_FILE, cursor.uploads):
-            path = self.run_folder / str(line.get("path", ""))  # an absolute path stands for itself
-            if line.get("path") and path.exists():
-                self.store.upload(path, str(line.get("folder", "")))
+            if line.get("path"):
+                self._upload(str(line["path"]), str(line.get("folder", "")))
             cursor = replace(cursor, uploads=offset)
             cursor.save(self.run_folder)
+
+
+    def _upload(self, name: str, folder: str) -> None:
+        """Sends a file, or a folder with all it holds, of the run folder. Nothing that leads out of it is sent, nor by a link: the folder
+        may come from anywhere."""
+        try:
+            path = inside(self.run_folder, name)
+            for held in path.rglob("*") if path.is_dir() else ():
+                inside(self.run_folder, str(held.relative_to(self.run_folder)))
+            if folder:
+                inside(self.run_folder, folder)
+        except ValueError as error:
+            say(f"not sent: {error}")
+            return
+        if path.exists():
+            self.store.upload(path, folder)
 
 
 def _batches(path: Path, offset: int) -> Iterator[tuple[int, list[Point]]]:
@@ -278,4 +295,4 @@ def open_delivery(handle: RunHandle, run_folder: Path) -> Delivery:
     """A delivery to the handle's store, under the newest handle that the run folder knows."""
     from elf_platform.tracking.mlflow_tracker import MlflowStore  # MLflow takes seconds to import: only where it is used
 
-    return Delivery(MlflowStore(handle.uri), load_handle(run_folder) or handle, run_folder)
+    return Delivery(MlflowStore(handle.uri), newest(handle, run_folder), run_folder)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import socket
 import time
 import urllib.request
@@ -23,6 +24,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from elf_platform.redact import with_password
 from elf_platform.tracking.base import RunHandle
 from elf_platform.tracking.delivery import NAME_LIMIT, ExperimentDeleted, Point, clean_name
 
@@ -51,8 +53,8 @@ class MlflowStore:
         """See ``Store.connect``. Raises ExperimentDeleted when the experiment was deleted: only the user can decide on that."""
         _probe(self.uri)
         if self._client is None:
-            self._client = MlflowClient(self.uri)
-        run = self._known_run(self._client, handle.run_id) if handle.run_id else None
+            self._client = MlflowClient(with_password(self.uri))
+        run = self._known_run(self._client, handle) if handle.run_id else None
         if run is None:
             experiment_id = self._experiment(self._client, handle)
             run = self._make_run(self._client, handle, experiment_id)
@@ -93,15 +95,16 @@ class MlflowStore:
         self._client.set_terminated(self._run_id, status, end_time=round(time * 1000))
 
     @staticmethod
-    def _known_run(client: MlflowClient, run_id: str) -> Run | None:
-        """The run, or None when it is no longer there."""
+    def _known_run(client: MlflowClient, handle: RunHandle) -> Run | None:
+        """The run, or None when it is no longer there, or is another one than the handle's, which anybody may have written."""
         try:
-            run = client.get_run(run_id)
+            run = client.get_run(handle.run_id)
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
-        return run if run.info.lifecycle_stage == "active" else None
+        ours = run.data.tags.get(KEY_TAG) == handle.key
+        return run if ours and run.info.lifecycle_stage == "active" else None
 
     @staticmethod
     def _experiment(client: MlflowClient, handle: RunHandle) -> str:
@@ -118,7 +121,7 @@ class MlflowStore:
         if experiment.lifecycle_stage != "active":
             raise ExperimentDeleted(
                 f"the MLflow experiment {handle.experiment!r} at {handle.uri} was deleted, and MLflow keeps its name; bring it "
-                f"back with `MLFLOW_TRACKING_URI={handle.uri} mlflow experiments restore --experiment-id "
+                f"back with `MLFLOW_TRACKING_URI={shlex.quote(handle.uri)} mlflow experiments restore --experiment-id "
                 f"{experiment.experiment_id}`, or set tracking.experiment to another name"
             )
         if KIND_TAG not in experiment.tags:

@@ -1,30 +1,30 @@
 """The driver's side of tracking: open the one run before training, send and end it afterwards. Never stops a run for a server."""
 
 import math
+import os
 import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from elf.files import committing
+from elf.files import committing, inside
 from elf_platform.commands import job_command, module_command
-from elf_platform.tracking.base import RunHandle, Status, load_handle
+from elf_platform.config import TrackingConfig
+from elf_platform.config_io import default_storage
+from elf_platform.redact import credentials, redact, take_login
+from elf_platform.tracking.base import RunHandle, Status, load_handle, newest
 from elf_platform.tracking.delivery import ExperimentDeleted, open_delivery, reason, say
 from elf_platform.tracking.journal import Cursor, waiting
 from elf_platform.tracking.trackers import book_upload
-
-if TYPE_CHECKING:  # at run time it would import the whole model, and sending waiting figures needs none of it
-    from elf_platform.config import TrackingConfig
 
 SERVERS = ("http", "https", "databricks")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
 def open_run(
-    config: "TrackingConfig",
+    config: TrackingConfig,
     *,
     storage: Path,
     run_folder: Path,
@@ -47,14 +47,14 @@ def open_run(
         return RunHandle(kind=config.kind, run_name=run_name)
     local = not config.uri
     uri = store_uri(config.uri, storage)
-    artifact_root = (storage.absolute() / "mlartifacts" / config.experiment).as_uri() if local else ""
+    artifact_root = artifacts_of(storage, config.experiment) if local else ""
     known = load_handle(run_folder)
     if known is None or (known.uri, known.experiment) != (uri, config.experiment):
         known = RunHandle(kind="mlflow", uri=uri, experiment=config.experiment, key=uuid.uuid4().hex)
         if run_folder.exists():
             Cursor().save(run_folder)
     handle = replace(known, run_name=run_name, artifact_root=artifact_root, params=dict(params), tags=dict(tags or {}))
-    handle = replace(handle, end="", end_time=0.0, end_sent=False, reopen=bool(known.run_id))
+    handle = replace(handle, end="", end_time=0.0, end_sent=False, reopen=bool(known.run_id), credentials=credentials())
     if local:
         storage.mkdir(parents=True, exist_ok=True)
     handle.save(run_folder)
@@ -72,9 +72,9 @@ def open_run(
 def store_uri(uri: str, storage: Path) -> str:
     """The address of the MLflow store; empty stands for sqlite in the storage folder. ValueError for one that cannot work."""
     if not uri:
-        return f"sqlite:///{storage.absolute() / 'mlflow.db'}"
+        return _sqlite_uri(storage.absolute() / "mlflow.db")
     scheme = uri.partition(":")[0].partition("+")[0]
-    if scheme == "sqlite" and not uri.startswith("sqlite:////"):
+    if scheme == "sqlite" and not _database(uri).startswith(("/", "file:/")):
         raise ValueError(
             f"tracking.uri {uri!r} is relative to the working directory, and training workers have another one; "
             "give an absolute path, with four slashes: sqlite:////path/to/mlflow.db"
@@ -88,22 +88,75 @@ def store_uri(uri: str, storage: Path) -> str:
     return uri
 
 
+def _database(uri: str) -> str:
+    """The path in an address of sqlite."""
+    from sqlalchemy.engine import make_url
+
+    return make_url(uri).database or ""
+
+
+def _sqlite_uri(path: Path) -> str:
+    """Plain where it is read back as the same path; else (a ? or % in it) as a file address within the address. The driver is named there,
+    because MLflow makes the folders of plain sqlite addresses without decoding them, beside the storage."""
+    from sqlalchemy.engine import URL, make_url
+
+    plain = f"sqlite:///{path}"
+    read = make_url(plain)
+    if read.database == str(path) and not read.query:
+        return plain
+    return URL.create("sqlite+pysqlite", database=path.as_uri(), query={"uri": "true"}).render_as_string(hide_password=False)
+
+
+def artifacts_of(storage: Path, experiment: str) -> str:
+    """Where the artefacts of a local store lie. ValueError for an experiment whose name leads out of it."""
+    root = storage.absolute() / "mlartifacts"
+    try:
+        return inside(root, experiment).as_uri()
+    except ValueError as error:
+        raise ValueError(f"tracking.experiment {experiment!r} is a path out of {root}; give it another name") from error
+
+
 def flush(handle: RunHandle, run_folder: Path) -> bool:
     """Sends what waits in the run folder; True when nothing waits any more. Prints one line when the store does not take it."""
-    handle = load_handle(run_folder) or handle
+    handle = newest(handle, run_folder)
     if handle.kind != "mlflow" or not (handle.pending or waiting(run_folder) or (handle.end and not handle.end_sent)):
         return True
     try:
         open_delivery(handle, run_folder).push()
         return True
     except Exception as error:  # the figures are safe in the run folder, and the run is not to fail for a store
-        say(f"{handle.uri} does not take everything ({reason(error)}); send the rest later: {flush_command(run_folder)}")
+        say(f"{handle.uri} does not take everything ({reason(error)}); send the rest later: {flush_command(handle, run_folder)}")
         return False
 
 
-def flush_command(run_folder: Path) -> str:
-    """The command that sends what waits in the run folder, from any directory."""
-    return job_command("track", "flush", run_folder.absolute(), anywhere=True)
+def flush_command(handle: RunHandle, run_folder: Path) -> str:
+    """The command that sends what waits in the run folder, from any directory; with the store by name, unless it is the storage's own."""
+    named = () if handle.uri in known_stores() else ("--tracking.uri", handle.uri)
+    return job_command("track", "flush", run_folder.absolute(), *named, anywhere=True)
+
+
+def known_stores() -> list[str]:
+    """The stores that the user has named without a setting: that of $ELF_HOME, and MLflow's own variable."""
+    named = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return [store_uri("", default_storage()), *([take_login(named, "MLFLOW_TRACKING_URI")] if named else [])]
+
+
+def trusted(handle: RunHandle, run_folder: Path, given: str = "") -> RunHandle:
+    """The handle of a run folder, for sending: its store must be one that the user has named, by ``given`` (--tracking.uri) or as in
+    ``known_stores``, since the folder may come from anywhere.
+
+    Raises ValueError that says how to name it."""
+    allowed = [store_uri(take_login(given, "--tracking.uri"), default_storage())] if given else known_stores()
+    if handle.uri not in allowed:
+        raise ValueError(
+            f"{run_folder} says that its figures belong to {redact(handle.uri)}, which is not where you send figures "
+            f"({redact(', '.join(allowed))}); a folder that came from elsewhere may name any server. If you want them there, say so:\n"
+            f"    {flush_command(handle, run_folder)}"
+        )
+    storages = (default_storage(), run_folder.absolute().parents[1])  # a run lies in STORAGE/runs/NAME
+    own = next((storage for storage in storages if store_uri("", storage) == handle.uri), None)
+    root = artifacts_of(own, handle.experiment) if own else ""
+    return replace(handle, artifact_root=root, credentials=credentials())
 
 
 def finish(
@@ -126,7 +179,7 @@ def finish(
     for path in [*artifacts, *([run_folder / "figures"] if figures else [])]:
         if path.exists():
             book_upload(run_folder, path, path.name if path.is_dir() else "")
-    handle = replace(load_handle(run_folder) or handle, end=status, end_time=math.floor(time.time() * 1000) / 1000, end_sent=False)
+    handle = replace(newest(handle, run_folder), end=status, end_time=math.floor(time.time() * 1000) / 1000, end_sent=False)
     handle.save(run_folder)
     return flush(handle, run_folder)
 

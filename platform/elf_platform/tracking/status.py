@@ -7,7 +7,7 @@ from elf_platform.config_io import default_storage
 from elf_platform.tracking.base import load_handle
 from elf_platform.tracking.journal import read_events, waiting
 from elf_platform.tracking.listing import list_runs
-from elf_platform.tracking.runs import flush, flush_command, ui_command
+from elf_platform.tracking.runs import flush, flush_command, trusted, ui_command
 
 
 def list_storage(storage: Path | None) -> str:
@@ -15,11 +15,14 @@ def list_storage(storage: Path | None) -> str:
     return list_runs(storage.expanduser().absolute() if storage else default_storage())
 
 
-def flush_run(run_folder: Path) -> tuple[bool, str]:
-    """Sends what waits in the run folder: (whether nothing waits any more, one line that says so). ValueError without an MLflow run."""
+def flush_run(run_folder: Path, uri: str = "") -> tuple[bool, str]:
+    """Sends what waits in the run folder: (whether nothing waits any more, one line that says so).
+
+    uri: the store, where the user has not named it otherwise. ValueError without an MLflow run, or with one of another store."""
     handle = load_handle(run_folder)
     if handle is None or handle.kind != "mlflow":
         raise ValueError(f"{run_folder} holds no tracking.json: its run was not tracked with MLflow, and nothing of it is to be sent")
+    handle = trusted(handle, run_folder, uri)
     if flush(handle, run_folder):
         return True, f"{run_folder.name}: everything is in {handle.uri}"
     return False, f"{run_folder.name}: {_amount(run_folder)} still here"
@@ -41,7 +44,7 @@ def describe(run_folder: Path) -> str:
         unknown_there = handle.end and not handle.end_sent
         rows.append(("state", f"{state}, not sent yet" if unknown_there else state))
         amount = _amount(run_folder)
-        rows.append(("waits", f"{amount}; {flush_command(run_folder)}" if amount or unknown_there or handle.pending else "nothing"))
+        rows.append(("waits", f"{amount}; {flush_command(handle, run_folder)}" if amount or unknown_there or handle.pending else "nothing"))
     rows.append(("attempts", str(attempts) if attempts else "none noted"))
     lines = [f"run {run_folder.name}", *(f"  {name:<9} {value}" for name, value in rows)]
     for event in events:

@@ -2,12 +2,14 @@
 
 import math
 import re
+import shutil
 import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
-from elf.files import write_text
+from elf.files import committing, write_text
+from elf_platform.redact import redact, take_credentials
 from elf_platform.tracking.base import RunHandle, Tracker
 from elf_platform.tracking.delivery import Sender, say
 from elf_platform.tracking.journal import EVENTS_FILE, METRICS_FILE, UPLOADS_FILE, append
@@ -123,19 +125,25 @@ def book_event(run_folder: Path, step: int, kind: str, text: str, *, at: float |
 
 
 def _plain(text: str) -> str:
-    """Without lone surrogates, which have no place in a file or a store."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """Without lone surrogates, which have no place in a file or a store, and without secrets."""
+    return redact(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def book_upload(run_folder: Path, path: Path, folder: str) -> None:
-    """Notes a file or folder for upload; paths in the run folder are kept relative, so that it may be moved."""
-    path = path.absolute()
-    inside = path.is_relative_to(run_folder.absolute())
-    append(run_folder / UPLOADS_FILE, {"path": str(path.relative_to(run_folder.absolute()) if inside else path), "folder": folder})
+    """Notes a file or folder for upload, by its place in the run folder, which may be moved. A file from elsewhere is copied into it."""
+    path, run_folder = path.absolute(), run_folder.absolute()
+    if not path.is_relative_to(run_folder):
+        copy = run_folder / "uploads" / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with committing(copy) as temporary:
+            shutil.copyfile(path, temporary)
+        path = copy
+    append(run_folder / UPLOADS_FILE, {"path": str(path.relative_to(run_folder)), "folder": folder})
 
 
 def start_tracker(handle: RunHandle, run_folder: Path) -> Tracker:
     """The tracker for rank 0 of a worker; call it again after a restart, with the same handle."""
     if handle.kind == "null":
         return NullTracker()
+    take_credentials(handle.credentials)
     return JournalTracker(run_folder, Sender(handle, run_folder) if handle.kind == "mlflow" else None)

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from elf.files import REPLACED, TEMPORARY, committing, discard, publish, sha256_of, write_text
+from elf.files import REPLACED, TEMPORARY, committing, discard, inside, publish, sha256_of, write_text
 from elf.optim import ParamSlice
 
 FORMAT = 1
@@ -101,7 +101,7 @@ def problem_with(folder: Path, *, part: tuple[int, int] = (0, 1)) -> str | None:
     try:
         hashes = json.loads(marker.read_text())
         for i, (name, expected) in enumerate(sorted(hashes.items())):
-            if not (folder / name).is_file():
+            if not inside(folder, name).is_file():
                 return f"{name} is missing"
             if i % part[1] == part[0] and sha256_of(folder / name) != expected:
                 return f"{name} does not have the SHA-256 in the marker"
@@ -207,7 +207,7 @@ class CheckpointReader:
             if low >= high:
                 continue
             try:
-                with safe_open(self.checkpoint.folder / file, framework="pt") as handle:
+                with safe_open(inside(self.checkpoint.folder, file), framework="pt") as handle:
                     piece = handle.get_slice(f"{kind}/{name}")[low - held_start : high - held_start]
             except SafetensorError as error:
                 raise ValueError(f"checkpoint {self.checkpoint.folder} holds no {kind} of {name}: {error}") from error

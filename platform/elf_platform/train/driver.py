@@ -10,6 +10,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
+from pyarrow.fs import LocalFileSystem
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -44,6 +45,7 @@ def launch(job: Job, *, use_gpu: bool, title: str) -> None:
         run_config=RunConfig(
             name=f"{config.name}-{job.launch}",
             storage_path=str(job.run_folder / "ray"),
+            storage_filesystem=LocalFileSystem(),  # otherwise the path is read as an address, in which ? and % mean something
             failure_config=FailureConfig(max_failures=config.train.max_failures, controller_failure_limit=CONTROLLER_FAILURES),
             callbacks=controller_callbacks(job.run_folder, job.launch),
         ),

@@ -170,13 +170,13 @@ def test_only_a_new_attempt_opens_a_finished_run_again(storage: Path, tmp_path: 
 
 
 def test_a_run_deleted_in_the_store_is_made_anew_with_all_its_points(storage: Path, tmp_path: Path) -> None:
-    first = open_in(storage, tmp_path, "deleted run")
+    first = open_in(storage, tmp_path, "deleted-run")
     tracker = start_tracker(first, tmp_path)
     tracker.log(1, {"a": 1.0})
     tracker.close()
     assert history(first, "a") == [(1, 1.0)]
     client_of(first).delete_run(first.run_id)
-    second = open_in(storage, tmp_path, "deleted run")
+    second = open_in(storage, tmp_path, "deleted-run")
     assert second.run_id != first.run_id and flush(second, tmp_path)
     assert history(second, "a") == [(1, 1.0)]
 
@@ -214,7 +214,7 @@ def test_a_server_that_is_down_costs_one_line_and_no_time(tmp_path: Path, capfd:
     assert time.monotonic() - start < 60
     kept = load_handle(tmp_path / "run")
     assert kept is not None and kept.pending and kept.end == "FINISHED" and kept.params == {"a": "1"}
-    assert job().main(["flush", str(tmp_path / "run")]) == 1
+    assert job().main(["flush", str(tmp_path / "run"), "--tracking.uri", config.uri]) == 1
     told = capfd.readouterr()
     assert "999 points still here" in told.out
     again = told.err.partition("send the rest later: ")[2].splitlines()[0]
@@ -247,7 +247,7 @@ def test_the_job_finds_runs_by_name_and_tells_what_waits(
     assert main(["status", "my-run"]) == 0
     before = capsys.readouterr().out
     assert "2 points, 1 event" in before and handle.run_id in before and "1 worker, plain engine" in before
-    assert main(["flush", "my-run"]) == 0
+    assert main(["flush", "my-run", "--tracking.uri", handle.uri]) == 0
     assert history(handle, "b") == [(1, 2.0)]
     main(["status", str(folder)])
     assert "waits     nothing" in capsys.readouterr().out
