@@ -1,5 +1,6 @@
 # make pretrain            train the small default model on this machine
-# make pretrain ARGS="owt-elf-b --data.paths my/*.txt"
+# make sample ARGS="tiny-1a2b3c4d --count 16"
+# make shell               a shell in which python is the one of the virtual environment
 VENV  ?= .venv
 ARGS  ?=
 TORCH ?= torch==2.13.*
@@ -7,14 +8,37 @@ comma := ,
 PY    := $(VENV)/bin/python
 PIP   := $(PY) -m pip --disable-pip-version-check install --quiet --progress-bar off
 
+# The shell's own directory, also under make -C: commands that a job shows are written for it.
+export ELF_CALLED_FROM := $(PWD)
+
 .DEFAULT_GOAL := help
-.PHONY: help pretrain test test-slow lint ruff mypy clean
+.PHONY: help install shell pretrain prepare sample evaluate track import_elf test test-slow lint ruff mypy clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
+
+install: $(VENV)/.installed  ## the virtual environment, once; everything below does it by itself
+
+shell: $(VENV)/.installed  ## a shell in the virtual environment: python, mlflow and ray are its own; leave it with exit
+	@. $(VENV)/bin/activate && exec "$${SHELL:-sh}"
 
 pretrain: $(VENV)/.installed  ## install once, then train; recipe and settings in ARGS, e.g. ARGS="--help"
 	@$(PY) jobs/pretrain.py $(ARGS)
+
+prepare: $(VENV)/.installed  ## prepare text without training, inspect or verify it; ARGS="--help"
+	@$(PY) jobs/prepare.py $(ARGS)
+
+sample: $(VENV)/.installed  ## draw text from a run; ARGS="RUN --count 16"
+	@$(PY) jobs/sample.py $(ARGS)
+
+evaluate: $(VENV)/.installed  ## score samples or texts; ARGS="--help"
+	@$(PY) jobs/evaluate.py $(ARGS)
+
+track: $(VENV)/.installed  ## list runs, or send their figures; ARGS="list"
+	@$(PY) jobs/track.py $(ARGS)
+
+import_elf: $(VENV)/.installed  ## turn the authors' weights into an artefact; ARGS="--help"
+	@$(PY) jobs/import_elf.py $(ARGS)
 
 test: $(VENV)/.installed-test  ## the quick tests; pytest options in ARGS
 	@$(PY) -m pytest $(ARGS)

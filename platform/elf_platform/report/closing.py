@@ -106,7 +106,7 @@ def commands(record: RunRecord, *, anywhere: bool) -> list[tuple[str, str]]:
         judge = record.summary.get("score/judge")
         if judge and data:
             rows.append(("sample more", job("sample", artefact, "--count", "128", "--out", record.folder / "samples")))
-            words = ("--judge", str(judge), "--reference", data, "--controls")
+            words = ("--judge", str(judge), "--real_text", data, "--controls")
             rows.append(("score them", job("evaluate", record.folder / "samples", *words)))
     steps = record.setting("train.steps")
     if artefact and isinstance(steps, int):
