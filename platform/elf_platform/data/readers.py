@@ -6,10 +6,9 @@ of lists (docs/data.md).
 
 import csv
 import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,7 +34,6 @@ LONG_RUN = 100
 _BATCH_ROWS = 1000
 _MESSAGES = 5
 _UNITS = {"parquet": "row group", "arrow": "record batch", "hub": "row"}
-_BAD_BYTE = re.compile("[\udc80-\udcff]")  # a byte that was no UTF-8, as surrogateescape decodes it
 _LONGEST_FIELD = 1 << 28  # characters of a field of a csv: where a quote is never closed, the rest of the file would be held in memory
 _BLANK = object()
 
@@ -126,10 +124,14 @@ def _documents(part: CorpusPart, strict: bool, counts: ReadCounts, limit: int) -
 
 def _rows(part: CorpusPart, strict: bool, counts: ReadCounts, blanks: bool = False) -> Iterator[Row]:
     """Values of the columns that are text, null or (where the part allows) lists of strings; other rows are skipped or refused."""
+    fields = part.format in ("tsv", "csv", "lines")  # of which each is text
     for row, place in _raw_rows(part, strict, counts):
         if row is None:
             if blanks:
                 yield (None,) * len(part.columns)
+            continue
+        if fields:
+            yield row
             continue
         bad = next((i for i, value in enumerate(row) if not holds_text(value, lists=part.lists)), None)
         if bad is None:
@@ -248,42 +250,53 @@ def _line_rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[t
     needed = max(part.places, default=-1) + 1
     names_left = part.header and not part.start
     with open_stream(part.uri, part.compression) as source:
-        rows = _csv_fields(part, source) if part.format == "csv" else _fields(part, source)
-        for offset, fields in rows:
-            if names_left:
-                names_left = is_blank(fields)
-                continue
-            if any(_BAD_BYTE.search(field) for field in fields):
+        for offset, fields in _csv_fields(part, source) if part.format == "csv" else _fields(part, source):
+            if fields is None:
                 _skip(part, offset, "is not UTF-8", strict, counts)
+            elif names_left:
+                names_left = is_blank(fields)
             elif part.format == "lines":
                 yield (fields[0],), offset
-            elif is_blank(fields):
+            elif len(fields) <= 1 and is_blank(fields):
                 yield None, offset
             elif len(fields) < needed:
                 _skip(part, offset, f"has {len(fields)} column(s), but should have {needed}", strict, counts)
             else:
-                yield tuple(fields[place] for place in part.places), offset
+                yield tuple([fields[place] for place in part.places]), offset
 
 
-def _fields(part: CorpusPart, source: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
+def _fields(part: CorpusPart, source: BinaryIO) -> Iterator[tuple[int, list[str] | None]]:
+    """Where each line begins and its fields, None for one that is not UTF-8."""
+    whole = part.format == "lines"
     for offset, line in lines(source, part.start or 0, part.stop):
-        text = line.decode(errors="surrogateescape")
-        yield offset, [text] if part.format == "lines" else text.split("\t")
+        try:
+            text = line.decode()
+        except UnicodeDecodeError:
+            yield offset, None
+            continue
+        yield offset, [text] if whole else text.split("\t")
 
 
-def _csv_fields(part: CorpusPart, source: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
-    """Rows by the quoting of RFC 4180; a row may lie in several lines."""
+def _csv_fields(part: CorpusPart, source: BinaryIO) -> Iterator[tuple[int, list[str] | None]]:
+    """Rows by the quoting of RFC 4180, as ``_fields`` gives them; a row may lie in several lines."""
     taken: list[int] = []  # where the lines of the row begin
+    broken = False  # one of them is not UTF-8
 
     def texts() -> Iterator[str]:
+        nonlocal broken
         for offset, line in lines(source, 0, None):
             taken.append(offset)
-            yield line.decode(errors="surrogateescape") + "\n"
+            try:
+                text = line.decode()
+            except UnicodeDecodeError:
+                text, broken = line.decode(errors="replace"), True
+            yield text + "\n"
 
     csv.field_size_limit(_LONGEST_FIELD)
     reader = csv.reader(texts(), strict=True)
     while True:
         taken.clear()
+        broken = False
         try:
             fields = next(reader)
         except StopIteration:
@@ -291,7 +304,7 @@ def _csv_fields(part: CorpusPart, source: IO[bytes]) -> Iterator[tuple[int, list
         except csv.Error as error:
             where = line_number(part.uri, part.compression, taken[0])
             raise UnreadableFile(f"line {where}: {error}; fields with quotes, commas or line breaks stand in double quotes") from error
-        yield taken[0], fields
+        yield taken[0], None if broken else fields
 
 
 def _parquet_rows(part: CorpusPart) -> Iterator[Row]:

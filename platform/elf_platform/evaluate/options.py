@@ -56,7 +56,8 @@ class EvaluateCommand(Settings):
     unit: Unit = "paragraph"
     """What one text of a .txt file is."""
     text_column: str = ""
-    """Column of the texts, of the subject and --real_text alike, in files that have columns: a name, or a number; empty for text."""
+    """Column of the texts, of the subject and --real_text alike: a name, or a number from 1 where the first line holds none. Empty for
+    text, and for whole paragraphs or lines of .txt, which is tab-separated with a column."""
     data: Path | None = None
     """For an artefact: prepared data whose validation rows it is measured on, or a run that was trained on them; the artefact's own where
     none are named and they are in the storage."""

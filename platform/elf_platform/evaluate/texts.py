@@ -92,7 +92,7 @@ def read_references(path: Path, column: str = "", *, remembered: str = "") -> li
 def _from_folder(path: Path, unit: Unit, column: str) -> Texts:
     if (path / MANIFEST).is_file() and "shards" in _keys(path / MANIFEST):
         return prepared_texts(path)
-    if any((path / name).exists() for name in ("run.json", MANIFEST, "parts")):
+    if any((path / name).exists() for name in ("run.json", MANIFEST, "parts")) or not any(path.iterdir()):
         return _sampled(path)
     selection = select([str(path)], setting="the folder to score")
     if selection.left_out:
@@ -129,10 +129,10 @@ def _from_files(files: Sequence[FoundFile], path: Path, unit: Unit, column: str)
     texts: list[str] = []
     forms = set()
     for file in files:
-        if file.format == "txt" and unit == "paragraph" and not column.isdecimal():
+        if file.format == "txt" and not column and unit == "paragraph":
             texts += [" ".join(text.split()) for text in paragraphs_of(file, _WANTED)]
             forms.add("paragraphs of text files")
-        elif file.format == "txt" and not column.isdecimal():
+        elif file.format == "txt" and not column:
             texts += [as_text(value) for value in values_of(file, "", _WANTED)]
             forms.add("lines of text files")
         else:
