@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, Union
 
+_LONGEST = 4096  # of a name or path: the limit of Linux
 _LARGEST = 2**63 - 1  # what arrays, Arrow files and the libraries' counters hold
 
 S = TypeVar("S", bound="Settings")
@@ -135,6 +136,8 @@ def _text_problem(value: Any, *, data: bool = False) -> str:
     text = str(value)
     if any(0xD800 <= ord(c) <= 0xDFFF for c in text):
         return "must be Unicode text; it holds bytes that are not UTF-8 (or half of a surrogate pair): rename or convert it"
+    if not data and len(text) > _LONGEST:
+        return f"must be at most {_LONGEST} characters"
     if not data and any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text):
         return "must be one line of text without control characters such as a line break or a tab"
     return ""

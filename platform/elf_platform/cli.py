@@ -151,6 +151,7 @@ def error_paragraph(error: BaseException) -> str:
         message = f"{named}{error.strerror}"
     if not _is_ours(error):
         message = f"{(message or type(error).__name__).rstrip('.')}. ({type(error).__name__}; ELF_DEBUG=1 shows where.)"
+    message = "".join(c if c.isprintable() or c.isspace() else c.encode("unicode_escape").decode() for c in message)
     width = max(40, min(100, shutil.get_terminal_size().columns))
     parts = itertools.groupby(as_typed(redact(f"error: {message}")).splitlines(), key=lambda line: line.startswith("    "))
     return "\n".join(

@@ -74,7 +74,7 @@ def from_dict(cls: type[T], plain: Mapping[str, Any], path: str = "") -> T:
 
 def unknown_key(key: str, known: Iterable[str], what: str = "setting") -> str:
     """The sentence that refuses ``key`` and names the nearest of ``known``."""
-    known = sorted(known)
+    known, key = sorted(known), key.encode("utf-8", "backslashreplace").decode()[:100]
     if ours := our_name(key, known):
         return f"unknown {what} {key}; did you mean {ours}?"
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
@@ -183,7 +183,8 @@ def _join(path: str, key: str) -> str:
 
 
 def _show(value: Any) -> str:
-    return json.dumps(value, default=str)
+    text = json.dumps(value, default=str, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= 120 else f"{text[:100]} ..."
 
 
 def _leaves(plain: Any, path: str = "") -> Iterator[tuple[str, Any]]:
