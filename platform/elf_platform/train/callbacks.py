@@ -45,14 +45,14 @@ class _Planned(*_Base):  # type: ignore[misc]  # the bases are a tuple that may 
         information = getattr(worker_group_status, "get_preemption_info", lambda: None)()
         if information is not None and not self._drained:
             self._drained = True
-            book_event(self.run_folder, _last_step(self.run_folder), "warning", "a node of the group is about to be taken away; saving now")
+            book_event(self.run_folder, last_step(self.run_folder), "warning", "a node of the group is about to be taken away; saving now")
             with contextlib.suppress(OSError):
                 ask(self.run_folder, self.launch, "save", "a node of the group is about to be taken away")
         causes = {rank: root_cause(error) for rank, error in getattr(worker_group_status, "errors", {}).items()}
         if causes and not self._failed:
             self._failed = True
             words = "; ".join(f"worker {rank}: {_in_a_line(cause)}" for rank, cause in sorted(causes.items()))
-            book_event(self.run_folder, _last_step(self.run_folder), "failure", words)
+            book_event(self.run_folder, last_step(self.run_folder), "failure", words)
         if causes and stop_asked(self.run_folder, self.launch):
             self._error = self._error or causes[min(causes)]
         self._error = next((cause for cause in causes.values() if isinstance(cause, ValueError)), self._error)
@@ -64,7 +64,7 @@ class _Planned(*_Base):  # type: ignore[misc]  # the bases are a tuple that may 
             raise self._error
 
 
-def _last_step(run_folder: Path) -> int:
+def last_step(run_folder: Path) -> int:
     """The newest step that has figures."""
     path = run_folder / METRICS_FILE
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError), path.open("rb") as file:

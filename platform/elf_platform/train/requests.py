@@ -91,7 +91,7 @@ class Inbox:
         group of the launch."""
         try:
             names = {path.name.removesuffix(".json") for path in self.folder.iterdir() if path.name[0] != "." and path.suffix == ".json"}
-        except FileNotFoundError:
+        except OSError:  # no one asked yet; or a storage that fails for a moment, which is no reason to end
             return []
         asked = {name for name in names if not f"{name}.json".endswith(_ANSWER)}
         read = [(name, self._read(name)) for name in sorted(asked - self._seen)]

@@ -15,6 +15,7 @@ from typing import Any
 from ray.train.torch import TorchTrainer
 
 from elf_platform.tracking import book_event
+from elf_platform.train.callbacks import last_step
 from elf_platform.train.requests import Request, answer_to, ask, withdraw
 
 try:
@@ -48,7 +49,7 @@ class SaveFirst(ElasticScalingPolicy):
         if answer is not None and answer.step is None:
             self._forget()
             text = f"the number of workers stays as it is, since the save before the change failed: {answer.problem}"
-            book_event(self.run_folder, 0, "warning", text)
+            book_event(self.run_folder, last_step(self.run_folder), "warning", text)
             return NoopDecision()
         self._latest_monitor_time = float("-inf")  # what there is to be had may have changed since: decide anew, and now
         decision = super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
