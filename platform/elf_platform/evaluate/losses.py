@@ -19,6 +19,7 @@ from elf_platform.evaluate.record import NO_JUDGE, NO_REFERENCE, NOT_SAMPLED, RE
 from elf_platform.evaluate.texts import given
 from elf_platform.train.context import WorkerContext
 from elf_platform.train.engine import PlainEngine
+from elf_platform.train.feed import Rows
 from elf_platform.train.module import ProcessModule
 from elf_platform.train.validation import validate
 from elf_platform.version import code_version
@@ -30,7 +31,7 @@ DECODER_GUIDANCE = 1.0
 
 
 def artefact_losses(
-    artefact: Artefact, rows: RowReader, *, count: int, micro_batch: int, seed: int, device: torch.device
+    artefact: Artefact, rows: Rows, *, count: int, micro_batch: int, seed: int, device: torch.device
 ) -> dict[str, float]:
     """An artefact's losses on the first ``count`` rows, as training validates them, with the same draws."""
     engine = PlainEngine(ProcessModule(artefact.process, artefact.network), OptimConfig(), total_steps=1)

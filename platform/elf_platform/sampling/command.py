@@ -136,14 +136,16 @@ class Task:
         return [self.sources[min(i // self.run.sources.per_source, last)] for i in self.ids(part)] if self.sources else []
 
 
-def check(command: SampleCommand, artefact: Artefact, *, threads: int) -> Task:
-    """What ``command`` asks of ``artefact``, on CPUs of ``threads`` threads. Raises ValueError when it cannot be done."""
+def check(command: SampleCommand, artefact: Artefact, *, threads: int, texts: Sequence[str] | None = None) -> Task:
+    """What ``command`` asks of ``artefact``, on CPUs of ``threads`` threads. texts: sources that are in memory, instead of the command's.
+
+    Raises ValueError when it cannot be done."""
     sizes, process = artefact.sizes, artefact.process
     source_length = sizes.source_length
     if not process.needs_codec:
         _check_token_settings(command, process.kind)
     process.check_sampling(command.config(artefact, DEFAULT_COUNT), conditional=bool(source_length))
-    given = command.sources is not None or command.prompt is not None
+    given = command.sources is not None or command.prompt is not None or texts is not None
     if source_length and not given:
         raise ValueError(
             f"{artefact.folder} is a conditional model: it turns a source of up to {source_length} tokens into a target, so it needs "
@@ -163,9 +165,9 @@ def check(command: SampleCommand, artefact: Artefact, *, threads: int) -> Task:
             f"--compile does not pay for the process {process.kind}, whose rows grow token by token: each length would be compiled; "
             "leave it away"
         )
-    texts = _texts(command, artefact)
+    texts = _texts(command, artefact) if texts is None else texts
     limit = source_length or sizes.length - 1
-    where = str(command.sources) if command.sources else "--prompt"
+    where = str(command.sources) if command.sources else "--prompt" if command.prompt is not None else "the given texts"
     sources = encode_sources(texts, artefact.tokenizer, limit=limit, strict=command.strict, where=where)
     count = len(sources) * command.per_source if given else command.count or DEFAULT_COUNT
     config = command.config(artefact, count)
