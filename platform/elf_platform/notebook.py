@@ -137,9 +137,9 @@ def score(
     texts: Sequence[str], *, judge: str = NO_JUDGE, references: Sequence[str | Sequence[str]] | None = None,
     real: Sequence[str] | None = None, name: str = "texts", storage: str | Path | None = None,
 ) -> ScoreRecord:
-    """The score record of ``texts``: diversity and repetition; with a ``judge`` (hf:NAME, a folder, or an autoregressive run's name) generative
-    perplexity and entropy; with ``references`` (one or several for each text) BLEU and ROUGE; with ``real`` text to compare with, its
-    figures beside them and MAUVE.
+    """The score record of ``texts``: diversity and repetition; with a ``judge`` (hf:NAME, a folder, or the name of an autoregressive run)
+    generative perplexity and entropy; with ``references`` (one or several for each text) BLEU and ROUGE; with ``real`` text to compare
+    with, its figures beside them and MAUVE. storage: where runs are looked up.
 
     ``record.scores["bleu"].value`` is a figure, with ``low`` and ``high`` where it has an interval; ``show(record)`` prints the table.
     Raises ValueError for texts that cannot be scored so."""
@@ -171,7 +171,9 @@ class _TextRows:
             )
         else:
             if len(sources) != len(texts):
-                raise ValueError(f"there are {len(texts)} texts but {len(sources)} sources; one source belongs to each text, in the same order")
+                raise ValueError(
+                    f"there are {len(texts)} texts but {len(sources)} sources; one source belongs to each text, in the same order"
+                )
             packed = pack_pairs(
                 _encode(sources, tokenizer), ids, length=sizes.length, source_length=sizes.source_length, eos_id=tokenizer.eos_id
             )
@@ -215,7 +217,8 @@ def _fixed_arithmetic(threads: int) -> Iterator[None]:
     """As jobs/sample.py computes, so that the texts are the same; what is set for that is put back, since this process is the user's."""
     before = (
         torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision(),
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision(),
     )
     with warnings.catch_warnings():
         fix_arithmetic(threads)
