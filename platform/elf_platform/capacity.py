@@ -80,18 +80,20 @@ class Cluster:
     def words(self) -> str:
         """Its machines in words, and what may come."""
         said = _machines(self.nodes) or "no nodes"
-        return f"{said}, and may grow to {_machines(self.growth.kinds)}" if self.growth.kinds else said
+        if not self.growth.kinds:
+            return said
+        return f"{said}, and may grow to {self.growth.machines} nodes, at most {_machines(self.growth.kinds)}"
 
 
 def _machines(nodes: Iterable[Node]) -> str:
     kinds: Counter[tuple[float, float]] = Counter()
     for node in nodes:
         kinds[node.cpus, node.gpus] += node.count
-    return " + ".join(
-        f"{f'{count} nodes of ' if count > 1 or len(kinds) > 1 else ''}{cpus:g} CPU{'s' if cpus != 1 else ''}"
-        + (f" and {gpus:g} GPU{'s' if gpus != 1 else ''}" if gpus else "")
-        for (cpus, gpus), count in kinds.items()
-    )
+    said = []
+    for (cpus, gpus), count in kinds.items():
+        many = f"{count} node{'s' if count > 1 else ''} of " if count > 1 or len(kinds) > 1 else ""
+        said.append(f"{many}{cpus:g} CPU{'s' if cpus != 1 else ''}" + (f" and {gpus:g} GPU{'s' if gpus != 1 else ''}" if gpus else ""))
+    return " + ".join(said)
 
 
 def growth_of(config: Mapping[str, Any]) -> Growth:

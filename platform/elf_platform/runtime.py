@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import math
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -26,6 +27,7 @@ _WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 _RAYLET = "RAY_RAYLET_PID"
 _MARK = "ELF_CLUSTER"
 """Variable that names a private cluster's folder to all of its processes. Their numbers do not: another container has the same ones."""
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 _PATIENCE = 5.0
 """Seconds that workers of a cluster which has ended may take to end."""
 
@@ -197,13 +199,14 @@ def _growth() -> Growth:
     import ray
     import yaml
 
-    address = f"--gcs-address={ray.get_runtime_context().gcs_address}"
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    ours = re.compile(rf"--gcs-address={'.*' if host in _LOOPBACK else re.escape(host)}:{port}")
     option = "--autoscaling-config="
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError, ValueError, yaml.YAMLError):
             words = process.cmdline()
             given = next((word.removeprefix(option) for word in words if word.startswith(option)), "")
-            if given and address in words:
+            if given and any(map(ours.fullmatch, words)):
                 return growth_of(yaml.safe_load(Path(given).expanduser().read_text("utf-8")))
     return Growth()
 

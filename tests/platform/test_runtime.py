@@ -3,15 +3,13 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray_head import head_node
 
 from elf_platform import runtime
 from elf_platform.capacity import Cluster, Node
@@ -259,41 +257,6 @@ with connect() as cluster:
     print("worker", ray.get(where.remote()))
     print("joined", not cluster.local, int(cluster.cpus))
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def head_node(env: dict[str, str], temp: Path) -> Iterator[str]:
-    """A head started as on a real cluster; the address of its dashboard. Ends its own processes alone."""
-    port, dashboard, client = free_port(), free_port(), free_port()
-    command = [
-        str(RAY), "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
-        "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0", "--num-cpus=2", f"--temp-dir={temp}",
-    ]  # fmt: skip
-    log = temp / "head.log"
-    with log.open("wb") as out:
-        head = subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        for _ in range(1200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", dashboard), timeout=1):
-                break
-            assert head.poll() is None, log.read_text()
-            time.sleep(0.25)
-        else:
-            raise AssertionError(f"no dashboard after five minutes\n{log.read_text()}")
-        yield f"http://127.0.0.1:{dashboard}"
-    finally:
-        head.send_signal(signal.SIGTERM)
-        try:
-            head.wait(30)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(head.pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
