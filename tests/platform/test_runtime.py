@@ -7,14 +7,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 from ray_head import head_node
 
 from elf_platform import runtime
-from elf_platform.capacity import Cluster, Node
+from elf_platform.capacity import Cluster, Growth, Node
 from elf_platform.environment import prepare_environment
-from elf_platform.runtime import _MARK, _end_workers, _join, _locked, _start, connect, ray_temp, usable_cpus
+from elf_platform.runtime import _MARK, _end_workers, _growth, _join, _locked, _start, connect, ray_temp, usable_cpus
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).with_name("ray")
@@ -131,6 +133,28 @@ def test_a_folder_that_a_cleaner_takes_first_is_made_again(monkeypatch: pytest.M
     with contextlib.ExitStack() as stack, ray_temp() as folder:
         assert folder == made[2] and folder.is_dir()
     made[1].rmdir()
+
+
+def test_the_limits_of_autoscaling_are_read_where_the_autoscaler_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    config = {"max_workers": 3, "head_node_type": "h", "available_node_types": {
+        "h": {"resources": {"CPU": 4}}, "gpu": {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 8}, "off": {"max_workers": 0},
+    }}  # fmt: skip
+    (tmp_path / "ours.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (tmp_path / "another.yaml").write_text(yaml.safe_dump(config | {"max_workers": 99}))
+    monitors = [
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", f"--gcs-address={address}", f"--autoscaling-config={path}"])
+        for address, path in (("10.7.0.9:6401", tmp_path / "another.yaml"), ("10.7.0.1:6401", tmp_path / "ours.yaml"))
+    ]
+    try:
+        monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="10.7.0.1:6401"))
+        assert _growth() == Growth(kinds=(Node(cpus=4), Node(cpus=8, gpus=1, count=8)), machines=4)
+        monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="10.7.0.1:6402"))
+        assert _growth() == Growth()
+    finally:
+        for monitor in monitors:
+            end(monitor)
 
 
 def test_usable_cpus() -> None:
