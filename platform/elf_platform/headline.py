@@ -106,7 +106,7 @@ def sample_figures(
     drawn = run_samples(
         artefact, config, texts, rows, nfe=samples.nfe, count=many.count, data_sha256=Manifest.load(data_folder).content_hash
     )
-    return {
+    figures: Figures = {
         **(
             score_run(artefact, config, drawn, run_folder, data_folder, targets=given.references if given else None)
             if config.train.judge != "none" else {}
@@ -116,9 +116,19 @@ def sample_figures(
         "sample/unigram_entropy": unigram_entropy(rows),
         "sample/nfe": float(samples.nfe),
         "sample/count": float(many.count),
-        "sample/empty": float(sum(not text.strip() for text in texts)),
         "sample/settings": settings_words(many, artefact.process.kind),
+        **empty_figures(texts, rows),
     }
+    # What is not defined (of samples without a word) is no figure, and no number that JSON knows.
+    return {name: value for name, value in figures.items() if isinstance(value, str) or math.isfinite(value)}
+
+
+def empty_figures(texts: Sequence[str], rows: Sequence[Sequence[int]]) -> Figures:
+    """How many samples are empty, and why; rows: their tokens."""
+    at_once = sum(not row for row in rows)
+    blank = sum(not text.strip() for text in texts) - at_once
+    why = [f"{at_once} end at the first token"] * (at_once > 0) + [f"{blank} hold no visible character"] * (blank > 0)
+    return {"sample/empty": float(at_once + blank), **({"sample/empty_why": ", ".join(why)} if why else {})}
 
 
 def training_figures(run_folder: Path) -> Figures:

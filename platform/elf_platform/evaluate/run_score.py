@@ -9,6 +9,7 @@ from elf.artefact import CONFIG, Artefact
 from elf.files import sha256_of
 from elf_platform.config import RunConfig
 from elf_platform.data.manifest import Manifest
+from elf_platform.evaluate.compare import record_notes
 from elf_platform.evaluate.judge import load_judge
 from elf_platform.evaluate.metrics import Resampling
 from elf_platform.evaluate.record import FILE, Facts, ScoreRecord, save_record
@@ -27,10 +28,8 @@ def score_run(
 ) -> dict[str, float | str]:
     """Score samples with the tiny judge of the run's data, beside real, shuffled and unigram text; the record goes to score.json.
 
-    targets: one reference a sample, of conditional runs, for BLEU and ROUGE. Returns figures named score/...; none when all samples are
-    empty, since there is nothing to judge then. What cannot be scored costs its figures and never the run: score/protocol says why."""
-    if not samples.kept:
-        return {}
+    targets: one reference a sample, of conditional runs, for BLEU and ROUGE, which are 0 when all samples are empty. Returns figures named
+    score/.... What cannot be scored costs its figures and never the run: score/protocol says why."""
     try:
         judge = tiny_judge(data_folder, config.storage, device=next(artefact.network.parameters()).device)
         figures = figures_of(_record(artefact, config, samples, run_folder, data_folder, targets, judge)) | {"score/judge": str(judge)}
@@ -96,5 +95,5 @@ def protocol_words(record: ScoreRecord) -> str:
     average = "micro-average" if protocol["average"] == "tokens" else "macro-average"
     return (
         f"judge {judge['name']} ({judge['precision']}), protocol {protocol['name']}: {first}, {end}, {average}; {subject['scored']} of "
-        f"{subject['texts']} samples, at most {subject['tokens_at_most']} tokens"
+        f"{subject['texts']} samples, at most {subject['tokens_at_most']} tokens" + "".join(f"; {note}" for note in record_notes(record))
     )

@@ -78,8 +78,8 @@ def read_texts(path: Path, *, unit: Unit = "paragraph", column: str = "") -> Tex
         found = _from_files([select_one(str(path), what=_WANTED.what, setting=_WANTED.setting)], path, unit, column)
     else:
         found = _from_folder(path, unit, column)
-    if not found.kept:
-        raise ValueError(f"{path} holds no text: {len(found.texts)} texts, all of them empty; there is nothing to score")
+    if not found.texts:
+        raise ValueError(f"{path} holds no text; there is nothing to score")
     return found
 
 

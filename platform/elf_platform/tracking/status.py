@@ -10,9 +10,9 @@ from elf_platform.tracking.listing import list_runs
 from elf_platform.tracking.runs import flush, flush_command, trusted, ui_command
 
 
-def list_storage(storage: Path | None) -> str:
+def list_storage(storage: str | None) -> str:
     """The runs of ``storage``, of $ELF_HOME where it is None."""
-    return list_runs(storage.expanduser().absolute() if storage else default_storage())
+    return list_runs(Path(storage).expanduser().absolute() if storage else default_storage())
 
 
 def flush_run(run_folder: Path, uri: str = "") -> tuple[bool, str]:

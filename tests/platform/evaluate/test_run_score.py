@@ -30,7 +30,7 @@ from elf_platform.evaluate.record import load_record, missing
 from elf_platform.evaluate.run_score import run_samples, score_run
 from elf_platform.evaluate.texts import prepared_texts, read_texts
 from elf_platform.evaluate.tiny_judge import TinyJudge, targets_alone, tiny_judge
-from elf_platform.headline import read_corpus
+from elf_platform.headline import empty_figures, read_corpus
 
 NETWORK = NetworkConfig(hidden=16, depth=1, heads=2, bottleneck=4, prefix_tokens=2)
 SMALL = TinyJudge(network=NetworkConfig(hidden=32, depth=1, heads=2), steps=80, step_tokens=240, ema_decay=0.9)
@@ -119,7 +119,13 @@ def test_a_run_scores_its_samples_beside_real_text(
     assert record.sampling["nfe"] == 33 and record.scores["gen_ppl"].value == figures["score/gen_ppl"]
     json.dumps(figures)
     nothing = run_samples(artefact, config, ["", ""], [[], []], nfe=33, count=2, data_sha256="cd" * 32)
-    assert score_run(artefact, config, nothing, tmp_path, data.folder) == {}
+    assert "all 2 are empty" in str(score_run(artefact, config, nothing, tmp_path, data.folder)["score/protocol"])
+    wrong = score_run(artefact, config, nothing, tmp_path, data.folder, targets=texts[:2])
+    assert wrong["score/bleu"] == wrong["score/rougeL"] == 0 and "score/gen_ppl" not in wrong
+    assert "2 of 2 texts are empty; they count as wrong" in str(wrong["score/protocol"])
+    assert empty_figures(["a", "", " "], [[5], [], [6]]) == {
+        "sample/empty": 2.0, "sample/empty_why": "1 end at the first token, 1 hold no visible character"
+    }
 
 
 def test_an_artefact_is_measured_on_validation_rows(data: PreparedData, artefact: Artefact) -> None:

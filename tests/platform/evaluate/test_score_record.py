@@ -119,7 +119,7 @@ def test_comparison_marks_differences_of_protocol(record: ScoreRecord, judge_fol
 
 def test_table_has_a_line_for_each_text(record: ScoreRecord) -> None:
     lines = score_table(record).splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["first", "reference", "shuffled", "unigram"]
+    assert [line.split()[0] for line in lines[1 : lines.index("")]] == ["first", "reference", "shuffled", "unigram"]
     assert all(name in lines[0] for name in ("Gen. PPL", "entropy", "distinct-2", "self-BLEU", "BLEU", "ROUGE-L", "NFE"))
 
 
@@ -165,3 +165,24 @@ def test_bleus_tokenizer_goes_by_the_script_of_the_references(judge_folder: Path
     other = score(dataclasses.replace(plain, bleu_tokenize="13a"), text, name="x", targets=[["猫坐在窗台上看着雨"]])
     assert other.protocol["bleu_tokenize"] == "13a" and other.scores["bleu"].value == 0
     assert "protocol.bleu_tokenize: zh | 13a" in compare([record, other])
+
+
+def test_texts_that_are_longer_than_the_judge_reads_are_counted(judge_folder: Path, sample_folder: Path) -> None:
+    """In the record, in the table and in words: how many, and how much of them was judged."""
+    long, short = "the cat sat on the mat and the dog sat on the cat " * 8, "the dog barks"
+    texts = Texts(kind="text", path="x.txt", form="lines", texts=[long, short, ""], sampling=given())
+    plain = measure(judge_folder)
+    record = score(plain, texts, name="long", reference=read_texts(sample_folder))
+    assert plain.judge is not None
+    tokens = [len(ids) for ids in plain.judge.encode([long, short])]
+    limit = plain.judge.card.length
+    assert record.subject["truncated"] == 1 and record.subject["tokens"] == sum(tokens)
+    assert record.subject["tokens_judged"] == limit + tokens[1] and record.subject["tokens_at_most"] == limit
+    share = f"{(limit + tokens[1]) / sum(tokens):.0%}"
+    head, line, *rest = score_table(record).splitlines()
+    assert head.split()[-2:] == ["empty", "cut"] and line.split()[-4:] == ["1", "1", f"({share}", "read)"]
+    said = "\n".join(rest)
+    assert f"1 of 2 texts are longer than the {limit} tokens that the judge reads, and are judged by their beginnings: {share} of" in said
+    assert "1 of 3 texts are empty" in said and "reference: 1 of 6 texts are empty" in said and "MAUVE: not defined" in said
+    assert f"long: 1 of 2 texts are longer than the {limit} tokens" in compare([record, record])
+    assert "cut" not in score_table(score(plain, read_texts(sample_folder), name="x")).splitlines()[0].split()

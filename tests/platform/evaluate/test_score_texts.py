@@ -46,7 +46,8 @@ def test_text_files(tmp_path: Path) -> None:
 def test_empty_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(" \n\n \n")
     with pytest.raises(ValueError, match="holds no text"):
-        read_texts(tmp_path / "a.txt", unit="line")
+        read_texts(tmp_path / "a.txt")
+    assert read_texts(tmp_path / "a.txt", unit="line").kept == [], "lines keep their places, as answers that may all be empty"
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="not UTF-8"):
         read_texts(tmp_path / "a.txt")
