@@ -40,9 +40,11 @@ def resolve(place: Path | str, wanted: Wanted, *, storage: Path | None = None) -
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's, from its first moment on."""
-    config = _json(folder / CONFIG)
-    return {"process", "train"} <= config.keys() or ((folder / METRICS_FILE).is_file() and not is_artefact(folder))
+    """Whether a folder is a run's, from its first moment on, be its files damaged."""
+    if {"process", "train"} <= _json(folder / CONFIG).keys():
+        return True
+    marked = (folder / METRICS_FILE).is_file() or (folder.parent.name == RUNS and (folder / CONFIG).is_file())
+    return marked and not is_artefact(folder)
 
 
 def is_artefact(folder: Path) -> bool:

@@ -64,7 +64,7 @@ def empty_words(record: RunRecord) -> str:
     if not isinstance(count, int | float) or not isinstance(empty, int | float) or not empty:
         return ""
     if empty < count:
-        return f"{empty:.0f} of {count:.0f} are empty: end of text at their first place"
+        return f"{empty:.0f} of {count:.0f} are empty: {record.summary.get('sample/empty_why', 'end of text at their first place')}"
     return (
         f"all {count:.0f} are empty: the model puts end of text first. It has learnt where texts end before what stands in them, as models "
         "do early on and where most texts are short; train it longer (train.steps)"
