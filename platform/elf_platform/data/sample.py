@@ -42,13 +42,13 @@ def sample_text(
                 loaded, texts = number, part.batch(number)
                 offset = int(np.searchsorted(index["batch"], number))
             text = texts[document - offset]
+            data = text.encode()  # once, however many spans lie in a long document
             for span in range(int(first_D[document]), int(last_D[document])):
-                yield _between(text, int(starts[span] - start_D[document]), int(stops[span] - start_D[document]))
+                yield _between(text, data, int(starts[span] - start_D[document]), int(stops[span] - start_D[document]))
 
 
-def _between(text: str, start: int, stop: int) -> str:
-    """The bytes ``start`` to ``stop`` of the text, narrowed to whole words where they cut it."""
-    data = text.encode()
+def _between(text: str, data: bytes, start: int, stop: int) -> str:
+    """The bytes ``start`` to ``stop`` of the text, which ``data`` holds in UTF-8, narrowed to whole words where they cut it."""
     if start <= 0 and stop >= len(data):
         return text
     piece = data[max(start, 0) : stop].decode("utf-8", errors="ignore")

@@ -5,6 +5,7 @@ aligned files is line i of each. A line of blanks alone is blank, and blank line
 line begins: there a file begins, or one that was joined to it.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
@@ -61,7 +62,8 @@ def paragraphs(source: Source, start: int, stop: int | None, limit: int, chunk: 
     buffer, continued, searched = b"", False, 0
     blocks = _blocks(source, head, offset, chunk)
     while True:
-        more = next(blocks, b"")
+        blank_end = len(buffer) - searched  # kept and looked at again: read as much more, so that a long one is not looked at often
+        more = b"".join(itertools.islice(blocks, max(1, blank_end // chunk)))
         buffer += more
         if offset == 0 and len(buffer) >= len(_BOM) and buffer.startswith(_BOM):
             buffer, offset = buffer[len(_BOM) :], len(_BOM)

@@ -171,3 +171,11 @@ def test_a_long_line_costs_its_length_once() -> None:
     ((_, line),) = lines(pa.BufferReader(raw), 0, None, 1 << 12)
     assert line == raw
     assert time.monotonic() - began < 5
+
+
+def test_a_long_run_of_blanks_costs_its_length_once() -> None:
+    raw = b"one" + b" " * 16_000_000 + b"two\n" + b" " * 16_000_000 + b"\n\nthree"
+    began = time.process_time()
+    pieces = [piece.content.split() for piece in paragraphs(pa.BufferReader(raw), 0, None, LIMIT, 1 << 14)]
+    assert [words for words in pieces if words] == [[b"one"], [b"two"], [b"three"]]
+    assert time.process_time() - began < 4
