@@ -117,7 +117,7 @@ class JournalTracker:
 def book_event(run_folder: Path, step: int, kind: str, text: str, *, at: float | None = None) -> None:
     """Adds a line to the run's events.jsonl, for drivers and controllers that have no tracker; the next delivery sends it. Says so
     on standard error when the disk does not take it, and never raises for one. at: Unix seconds of something earlier than now."""
-    line = {"step": int(step), "time": round(time.time() if at is None else at, 3), "kind": kind, "text": _plain(text)}
+    line = {"step": int(step), "time": round(time.time() if at is None else at, 3), "kind": kind, "text": redact(_plain(text))}
     try:
         append(run_folder / EVENTS_FILE, line)
     except OSError as error:
@@ -125,8 +125,8 @@ def book_event(run_folder: Path, step: int, kind: str, text: str, *, at: float |
 
 
 def _plain(text: str) -> str:
-    """Without lone surrogates, which have no place in a file or a store, and without secrets."""
-    return redact(text.encode("utf-8", "replace").decode("utf-8"))
+    """Without lone surrogates, which have no place in a file or a store."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def book_upload(run_folder: Path, path: Path, folder: str) -> None:

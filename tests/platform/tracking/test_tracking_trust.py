@@ -205,6 +205,12 @@ def test_secrets_among_the_parameters_and_in_data_paths_are_refused() -> None:
     assert DataConfig(paths=("/data/a?token=b.txt", "s3://bucket/a.txt?region=eu-west-1&endpoint_override=x")).paths
 
 
+def test_texts_that_a_model_wrote_stay_as_they_are(tmp_path: Path) -> None:
+    text = "see http://a:b@host/?token=abc"
+    start_tracker(RunHandle(kind="jsonl"), tmp_path).text("sample", text, 1)
+    assert [path.read_text() for path in (tmp_path / "texts").rglob("*.txt")] == [text]
+
+
 def test_secrets_in_errors_are_blotted_out() -> None:
     said = error_paragraph(OSError(f"cannot reach http://me:{SECRET}@host/a?b=1&access_token={SECRET} (HTTP 500)"))
     assert SECRET not in said and "http://***@host/a?b=1&access_token=***" in said.replace("\n", " ")
