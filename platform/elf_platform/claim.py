@@ -137,11 +137,7 @@ def examine(config: RunConfig, recipe: str, *, extend: bool = False, based_on: s
         if differing:
             notes.insert(0, f"the name {config.name} was taken by settings that never did a step ({_list(differing)}); these take it over")
         return Claim(config=config, recipe=recipe, folder=folder, fresh=True, others=bool(differing), notes=tuple(notes))
-    if known.name != config.name:
-        raise ValueError(
-            f"{folder} holds the run {known.name} under another name; rename the folder back to {known.name}, or give another --name"
-        )
-    known = dataclasses.replace(known, storage=config.storage)  # where it lies now
+    known = dataclasses.replace(known, name=config.name, storage=config.storage)  # where it lies now
     others = [found for found in differing if found.role == "training"]
     if others:
         raise ValueError(
