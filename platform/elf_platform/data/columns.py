@@ -102,8 +102,23 @@ def holds_text(value: object, *, lists: bool) -> bool:
     return value is None or isinstance(value, str)
 
 
+class Twice:
+    """Stands for the value of a key that a JSON object holds more than once, so that none can be meant."""
+
+
+def as_record(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object from its keys and values (``object_pairs_hook``); plain JSON readers keep the last of equal keys without a word."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        record |= {name: Twice() for name in record if names.count(name) > 1}
+    return record
+
+
 def kind_of(value: object) -> str:
     """What a value that is no text is called in an error."""
+    if isinstance(value, Twice):
+        return "key twice"
     if isinstance(value, list):
         return "list" if all(isinstance(item, str) for item in value) else "list of other things than strings"
     return type(value).__name__

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from elf_platform.data.columns import find_places, find_type, find_value, holds_text, is_text, kind_of
+from elf_platform.data.columns import as_record, find_places, find_type, find_value, holds_text, is_text, kind_of
 from elf_platform.data.files import READ_ERRORS, TABLES, Compression, FileFormat, FoundFile, open_stream, open_table
 from elf_platform.data.text_ranges import lines
 
@@ -191,7 +191,7 @@ def parse_json(raw: bytes) -> list[Any] | None:
     if raw.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"[", b"{"):
         return None
     try:
-        value = json.loads(raw)
+        value = json.loads(raw, object_pairs_hook=as_record)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, list) else [value]
@@ -275,7 +275,7 @@ def _records(part: CorpusPart) -> Iterator[tuple[int, dict[str, Any]]]:
             return
     for number, (_, line) in enumerate(lines(io.BytesIO(_head(part)), 0, None), 1):
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=as_record)
         except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from elf.data.tokenizer import well_formed
 from elf_platform.data import builtin, hub_dataset
-from elf_platform.data.columns import find_column, find_value, holds_text, kind_of, top_level
+from elf_platform.data.columns import as_record, find_column, find_value, holds_text, kind_of, top_level
 from elf_platform.data.files import READ_ERRORS, UnreadableFile, is_damage, open_stream, open_table
 from elf_platform.data.parts import CorpusPart, is_blank, is_ipc_file, parse_json
 from elf_platform.data.text_ranges import line_number, lines, paragraphs, pieces_of, text_of
@@ -230,13 +230,15 @@ def _json_values(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator
         if whole is not None:
             yield from ((f"record {number}", record) for number, record in enumerate(whole, start=1))
             return
+    names = [json.dumps(name).encode() for column in part.columns for name in {column, *column.split(".")}]
     with open_stream(part.uri, part.compression) as source:
         for offset, line in lines(source, part.start or 0, part.stop):
             if not line.strip():
                 yield offset, _BLANK
                 continue
+            twice = any(line.count(name) > 1 for name in names)  # the hook costs as much again as the line, so it runs where it may matter
             try:
-                record = json.loads(line.decode())
+                record = json.loads(line.decode(), object_pairs_hook=as_record if twice else None)
             except UnicodeDecodeError as error:
                 _skip(part, offset, f"is not UTF-8 ({error.reason})", strict, counts)
             except (ValueError, RecursionError) as error:

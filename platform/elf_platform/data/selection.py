@@ -184,7 +184,7 @@ def _entry(path: str) -> _Entry:
 def _walk(folder: str) -> Iterator[_Entry]:
     """What lies below a folder in sorted order, links followed once."""
     visited = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_raised):
         real = os.path.realpath(place)
         if real in visited:
             folders.clear()
@@ -194,6 +194,11 @@ def _walk(folder: str) -> Iterator[_Entry]:
         yield from (_Entry(os.path.join(place, name), reason=HIDDEN) for name in sorted(folders + names) if name.startswith("."))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (_entry(os.path.join(place, name)) for name in sorted(names) if not name.startswith("."))
+
+
+def _raised(error: OSError) -> None:
+    """A folder that may not be listed ends the search: os.walk passes over it otherwise."""
+    raise error
 
 
 def _without_files(folders: Iterable[str], files: Sequence[str]) -> Iterator[str]:

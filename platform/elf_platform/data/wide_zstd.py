@@ -15,6 +15,7 @@ _LARGEST = 1 << 27
 """Bytes of the largest window that pyarrow takes."""
 _WINDOW_LOG_MAX, _LOG = 100, 31  # the parameter's number in zstd.h, and the most that the format's tools write
 _MAGIC = 0xFD2FB528
+_SKIPPABLE = 0x184D2A50  # with 16 numbers: a frame without text, whose length follows
 _CHUNK = 1 << 17
 
 
@@ -24,7 +25,11 @@ class _Buffer(ctypes.Structure):
 
 def is_wide(source: IO[bytes]) -> bool:
     """Whether the first frame of the file needs a window that pyarrow refuses; leaves the position at the start."""
-    head = source.read(18)
+    head, place = source.read(18), 0
+    while len(head) > 8 and struct.unpack_from("<I", head)[0] & ~15 == _SKIPPABLE:
+        place += 8 + struct.unpack_from("<I", head, 4)[0]
+        source.seek(place)
+        head = source.read(18)
     source.seek(0)
     return len(head) > 6 and _window(head) > _LARGEST
 

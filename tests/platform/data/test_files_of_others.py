@@ -47,7 +47,8 @@ def wide(raw: bytes) -> bytes:
 def test_zstd_with_a_window_of_2_gib_is_read_wherever_texts_are(tmp_path: Path) -> None:
     documents = [f"document {i} " + "with words " * 50 for i in range(3000)]
     path = tmp_path / "long31.jsonl.zst"
-    path.write_bytes(wide(json_lines(documents[:1500])) + wide(json_lines(documents[1500:])))
+    skipped = struct.pack("<II", 0x184D2A53, 5) + b"notes"
+    path.write_bytes(skipped + wide(json_lines(documents[:1500])) + wide(json_lines(documents[1500:])))
     with pytest.raises(OSError, match="too much memory"):
         pa.CompressedInputStream(pa.OSFile(str(path)), "zstd").read()
     assert read(path) == documents == read_sources(path, "text") == read_texts(path).texts
@@ -101,6 +102,18 @@ def test_a_column_that_is_there_twice_is_called_that_and_the_others_are_read(tmp
         with pytest.raises(ValueError, match=rf"{name}.* has 2 columns called 'text', .*rename all but one"):
             refused()
     assert read(tmp_path / name, text_column="other") == ["c"]
+
+
+def test_a_key_that_is_there_twice_is_no_text(tmp_path: Path) -> None:
+    lines = ['{"text": "one", "n": {"text": 1}}', '{"text": "two", "text": "three"}', '{"id": 1, "id": 2, "text": "\\"text\\" four"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "a.json").write_text(f"[{','.join(lines)}]")
+    for name, place in (("a.jsonl", ":2"), ("a.json", ", record 2")):
+        counts = ReadCounts()
+        assert read(tmp_path / name, counts=counts, strict=False) == ["one", '"text" four'] and counts.skipped_lines == 1
+        for refused in (lambda name=name: read(tmp_path / name), lambda name=name: read_texts(tmp_path / name)):
+            with pytest.raises(ValueError, match=rf"{name}{place} holds a key twice under 'text'"):
+                refused()
 
 
 def test_a_name_that_is_not_utf8_is_named_and_the_other_files_are_read(tmp_path: Path) -> None:

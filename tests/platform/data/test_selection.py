@@ -109,6 +109,21 @@ def test_a_link_back_is_followed_once_and_counted(tmp_path: Path) -> None:
     assert left(of(tmp_path)) == {"folders that a link": (1, ("loop",))}
 
 
+def test_a_folder_that_may_not_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "locked").mkdir()
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)  # tests may run as root, who may list every folder
+    with pytest.raises(PermissionError, match="locked"):
+        of(tmp_path)
+
+
 def test_the_manifest_the_summary_and_inspect_say_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = fill(tmp_path / "data")
     config = DataConfig(paths=(str(folder),), tokenizer=TokenizerConfig(vocab_size=270), length=16, valid_fraction=0.3)
