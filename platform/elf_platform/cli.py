@@ -63,6 +63,7 @@ def parse_run_config(argv: Sequence[str], *, prog: str = "", summary: str = "Tra
     known one), a value of the wrong type, or settings that contradict one another; FileNotFoundError without the file of --config.
     """
     words = sort_words(argv)
+    words = dataclasses.replace(words, config=_configuration(words))
     recipe, base = _base(words)
     if words.help is not None:
         print_run_help(base, recipe, prog=prog or job_command("pretrain"), summary=summary, page=page, about=words.help)
@@ -223,6 +224,15 @@ def _base(words: Words) -> tuple[str, RunConfig]:
         # Unchecked: the command line's other settings may be what makes the new kind fit. The result is checked when it is built.
         object.__setattr__(config, option[2:], registry[kind]())
     return recipe, config
+
+
+def _configuration(words: Words) -> str:
+    """Where the configuration of --config lies: the path that was given, or the folder of the run of that name."""
+    if not words.config or words.recipe or words.extend or Path(words.config).expanduser().exists():
+        return words.config  # or one of several that exclude each other, which is refused
+    from elf_platform.lookup import resolve as look_up
+
+    return str(look_up(words.config, "run", storage=Path(words.storage) if words.storage else None))
 
 
 def _keeps_name(config: RunConfig, given: str) -> RunConfig:

@@ -15,7 +15,7 @@ from elf.artefact import Columns, load_artefact
 from elf.codecs import TableConfig
 from elf.files import write_text
 from elf.processes import Autoregressive, EmbeddedFlow
-from elf_platform.cli import parse_settings
+from elf_platform.cli import parse_run_config, parse_settings
 from elf_platform.config import DataConfig, RunConfig, TokenizerConfig
 from elf_platform.config_io import read_config, write_config
 from elf_platform.data.command import sort_prepare_words
@@ -143,6 +143,11 @@ def test_prepare_shows_the_held_out_pairs_of_a_run(place: Place, capsys: pytest.
     assert capsys.readouterr().out == named and set(json.loads(named.splitlines()[0])) == {"source", "text"}
     with pytest.raises(ValueError, match="would have no effect"):
         sort_prepare_words(["--held-out", "done", "--data.length", "3"])
+
+
+def test_a_configuration_is_that_of_a_run_by_its_name(place: Place) -> None:
+    found = parse_run_config(["--config", "half", "--storage", str(place.storage), "--print"])
+    assert found.config.data == read_config(place.half)[0].data and found.config.storage == place.storage
 
 
 def sources_of(folder: Path, path: Path, *words: str) -> list[str]:
