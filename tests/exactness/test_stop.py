@@ -33,6 +33,7 @@ def test_a_stop_ends_as_what_it_came_to(tiny_text: Path, tmp_path: Path) -> None
         run.end()
     last = run.events("stop")[-1]
     said = run.said().split("stopping:")[-1]
-    assert "was not saved" in last["text"] and "could not be written" in last["text"]
+    assert "was not saved" in last["text"] and "Not a directory" in last["text"]
     assert "the stop was not saved" in said and "no checkpoint was committed yet" in said and "goes on from there" not in said
+    assert "could not be written" in " ".join(said.split("error:")[1].split()), "what failed is not shown at the end"
     assert len(run.events("attempt")) == 2, "the group was started again although it was to end"

@@ -106,11 +106,11 @@ def _stopped(
     if not errors:
         return interrupt
     answer, cause = answer_to(job.run_folder, request), root_cause(errors[0])
-    words = f"{type(cause).__name__}: {cause}"
     if answer is not None and answer.step is not None:
+        words = f"{type(cause).__name__}: {cause}"
         progress.say(f"the checkpoint of step {answer.step} is saved, but the workers then ended with an error ({words})")
         return interrupt
-    progress.say(f"the stop was not saved ({words}); {goes_on_from(where)}")
+    progress.say(f"the stop was not saved; {goes_on_from(where)}")
     return errors[0]
 
 

@@ -19,7 +19,7 @@ from elf.metrics.flops import flops_per_row, peak_flops
 from elf.processes import Process
 from elf_platform.config import RunConfig
 from elf_platform.tracking import Tracker
-from elf_platform.train.checkpoint import Checkpoint, CheckpointReader, Retention
+from elf_platform.train.checkpoint import Checkpoint, CheckpointReader, Retention, goes_on_from
 from elf_platform.train.context import WorkerContext
 from elf_platform.train.engine import Engine
 from elf_platform.train.feed import Feed, Rows, micro_batches, passes, share_of
@@ -321,7 +321,7 @@ class _Loop:
             raise OSError(self._unsaved(problem))
 
     def _unsaved(self, problem: str) -> str:
-        return f"{self._save_problem(self.done, problem)} Free some disk space and run the same command again: it resumes from there."
+        return f"{self._save_problem(self.done, problem)} Free some disk space; {goes_on_from(self.job.checkpoints)}."
 
     def _save_problem(self, step: int, problem: str) -> str:
         return f"The checkpoint of step {step} could not be written to {self.job.checkpoints}: {problem}. The last good one is kept."
