@@ -12,6 +12,8 @@ from typing import IO
 
 LOCK = "lock"
 WAIT_S = 1.0
+GLANCES, GLANCE_S = 3, 0.05
+"""``is_held`` holds a lock for a moment itself, so that one look proves nothing."""
 
 
 @contextlib.contextmanager
@@ -22,7 +24,7 @@ def exclusive(folder: Path, what: str, *, wait: Callable[[str], None] | None = N
     wait: is told who holds it, and the call then waits; without it, raises ValueError saying who does. ``what`` names it in both.
     other: the setting that chooses another folder.
     A storage that knows no locks is taken as free."""
-    told = False
+    told, looks = False, GLANCES
     while True:
         file = _open(folder)
         if _take(file.fileno()):
@@ -33,6 +35,10 @@ def exclusive(folder: Path, what: str, *, wait: Callable[[str], None] | None = N
         with file:
             file.seek(0)
             message = f"{what} is in use by {_holder(file.read())}"
+        looks -= 1
+        if wait is None and looks:
+            time.sleep(GLANCE_S)
+            continue
         if wait is None:
             raise ValueError(f"{message}; wait for it, stop it, or give this run another {other}")
         if not told:
@@ -57,7 +63,7 @@ def _open(folder: Path) -> IO[str]:
         except FileNotFoundError:  # another process has just removed the empty folder
             continue
         except FileExistsError:  # the same, between the two looks of mkdir
-            if folder.exists() and not folder.is_dir():
+            if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
                 raise
 
 

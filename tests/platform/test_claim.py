@@ -1,5 +1,6 @@
 """A run name belongs to one configuration and one data set, from its first step on; a start that fails claims nothing."""
 
+import fcntl
 import json
 import os
 import shlex
@@ -22,7 +23,7 @@ from elf_platform.config import RunConfig
 from elf_platform.config_io import read_config, read_history
 from elf_platform.extend import course_notes
 from elf_platform.identity import afterwards_hash, resolve
-from elf_platform.lock import exclusive
+from elf_platform.lock import exclusive, is_held
 from elf_platform.recipes import tiny
 from elf_platform.tracking import read_events
 
@@ -460,6 +461,26 @@ def test_a_run_in_use_is_refused_naming_who_holds_it(config: RunConfig) -> None:
     with exclusive(folder, "the run mine"):
         pass
     assert (folder / "config.json").is_file()
+
+
+def test_who_looks_whether_a_run_is_held_keeps_nobody_from_it(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look, ``is_held`` takes the lock for a moment."""
+    folder = start(config)
+    with exclusive(folder, "the run mine"):
+        assert is_held(folder)
+    assert not is_held(folder)
+    monkeypatch.setattr("elf_platform.lock.GLANCE_S", 1.0)
+    looking = (folder / "lock").open("r+")
+    fcntl.flock(looking, fcntl.LOCK_EX)
+    threading.Timer(0.05, looking.close).start()
+    with exclusive(folder, "the run mine"):
+        pass
+
+
+def test_a_link_to_nowhere_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "it").symlink_to(tmp_path / "gone")
+    with pytest.raises(FileExistsError), exclusive(tmp_path / "it", "it"):
+        pass
 
 
 def test_a_second_one_can_wait(tmp_path: Path) -> None:
