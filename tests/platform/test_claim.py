@@ -525,3 +525,13 @@ def test_many_take_turns_in_a_folder_that_comes_and_goes(tmp_path: Path, monkeyp
     for thread in threads:
         thread.join(60)
     assert most == [1] and not any(thread.is_alive() for thread in threads)
+
+
+def test_a_run_goes_on_with_its_data_unless_another_corpus_is_named(config: RunConfig) -> None:
+    assert examine(config, "tiny").begun_on == ""
+    start(config)
+    assert examine(config, "tiny").begun_on == "", "nothing was trained on them"
+    train(config, 80)
+    assert examine(config, "tiny").begun_on == A
+    moved = replace(config, data=replace(config.data, paths=("/else/where.txt",)))
+    assert examine(moved, "tiny").begun_on == ""

@@ -42,7 +42,8 @@ _MARKS = re.compile("^\ufeff+", re.MULTILINE)  # byte order marks where files, o
 _TRAILING = re.compile(r"(?<![ \t])[ \t]++(?=\n)")  # looking from the start of a run alone, a long one costs its length once
 _LONGEST_RUN = 256
 _LONGEST_WORD = 256  # characters of a word that a tokenizer is trained on
-_RUN = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}+|\s{{{_LONGEST_WORD + 1},}}+")
+_RUN = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}+|\s{{{_LONGEST_WORD + 1},}}+")  # quickly says of ordinary text that there is nothing to cut
+_WORD = re.compile("|".join(rf"{kind}{{{_LONGEST_WORD + 1},}}+" for kind in (r"[^\W\d_]", r"\d", r"(?:[^\w\s]|_)", r"\s")))
 _HEARING_S = 0.5  # a join without a limit is not interrupted by signals everywhere
 # Combining characters are put in order in time that is quadratic in the length of their run (40,000: 1.3 s).
 _COMBINING = re.compile(rf"[^\w\s\x00-\x7f]{{{_LONGEST_RUN},}}")
@@ -274,15 +275,13 @@ def _settled(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
 def _bounded(texts: Iterator[str]) -> Iterator[str]:
     """The texts with words of more than ``_LONGEST_WORD`` characters cut into several, other words and texts as they are.
 
-    Training a BPE takes time that is quadratic in the longest word. What a word is (letters, digits, symbols or spaces in a row) says the
-    pre-tokenizer; it is asked only where characters that are no spaces, or spaces, go on for long.
+    Training a BPE takes time that is quadratic in the longest word; a word is letters, digits, symbols or spaces in a row.
     """
-    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
     for text in texts:
         begin = 0
         for run in _RUN.finditer(text):
-            for _, (start, stop) in words.pre_tokenize_str(run.group()):
-                for cut in range(run.start() + start + _LONGEST_WORD, run.start() + stop, _LONGEST_WORD):
+            for word in _WORD.finditer(text, run.start(), run.end()):
+                for cut in range(word.start() + _LONGEST_WORD, word.end(), _LONGEST_WORD):
                     yield text[begin:cut]
                     begin = cut
         yield text[begin:]

@@ -261,11 +261,11 @@ def test_one_endless_word_does_not_hold_the_training() -> None:
 
 def test_a_signal_is_heard_while_a_tokenizer_is_trained() -> None:
     script = (
-        "import random, signal, sys\n"
+        "import os, signal\n"
         "from elf.data.tokenizer import train_tokenizer\n"
         "def stop(*_): raise SystemExit(7)\n"
         "signal.signal(signal.SIGTERM, stop)\n"
-        "letters = ''.join(random.choices('abcdefghijklmnopqrstuvwxyz', k=7_500_000))\n"
+        "letters = os.urandom(6_000_000).hex().translate(str.maketrans('0123456789', 'ghijklmnop'))\n"
         "def texts():\n"
         "    yield ' '.join(letters[i : i + 250] for i in range(0, len(letters), 250))\n"
         "    print('read', flush=True)\n"
@@ -278,7 +278,7 @@ def test_a_signal_is_heard_while_a_tokenizer_is_trained() -> None:
         began = time.monotonic()
         job.terminate()
         assert job.wait(60) == 7
-        assert time.monotonic() - began < 8  # the training goes on for more than twice that
+        assert time.monotonic() - began < 10  # the training goes on for more than twice that
 
 
 def test_what_the_reader_of_the_texts_raises_reaches_the_caller() -> None:
