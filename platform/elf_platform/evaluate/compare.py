@@ -36,7 +36,7 @@ MEASURE = ("judge.", "protocol.", "subject.form", "subject.scored", "subject.tok
 """Facts of the measure: where they differ, the figures do not compare. The other facts are what is compared."""
 ALWAYS_DIFFER = (
     "subject.path", "subject.sha256", "subject.texts", "subject.empty", "subject.truncated", "subject.tokens", "subject.tokens_judged",
-    "sampling.settings", "sampling.samples_sha256",
+    "subject.unended", "sampling.settings", "sampling.samples_sha256",
 )
 
 
@@ -67,6 +67,8 @@ def record_notes(record: ScoreRecord) -> list[str]:
         if facts.get("empty"):
             after = "; they count as wrong in BLEU and ROUGE, and nowhere else" if not name and "bleu" in record.scores else ""
             notes.append(f"{of}{facts['empty']} of {facts['texts']} texts are empty{after}")
+        if facts.get("unended"):
+            notes.append(f"{of}{facts['unended']} of {facts['texts']} answers have no end: they stop where the model's room does")
         if facts.get("truncated"):
             notes.append(
                 f"{of}{facts['truncated']} of {facts['scored']} texts are longer than the {facts['tokens_at_most']} tokens that the judge "

@@ -71,7 +71,7 @@ def run_samples(
     }
     return Texts(
         kind="samples", path=str(artefact.folder), form=f"samples of at most {artefact.sizes.target_length} tokens", texts=texts, ids=ids,
-        sampling=sampling,
+        sampling=sampling, room=artefact.sizes.target_length if artefact.sizes.source_length else 0,
     )
 
 

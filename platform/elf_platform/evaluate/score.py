@@ -84,6 +84,7 @@ def _measured(measure: Measure, texts: Texts, kept: list[int], scored: Scored | 
         "texts": len(texts.texts),
         "empty": len(texts.texts) - len(kept),
         "scored": len(kept),
+        **({"unended": texts.unended} if texts.room else {}),
         "truncated": scored.truncated if scored else 0,
         "tokens_at_most": (measure.limit or measure.judge.card.length) if measure.judge else NO_JUDGE,
     }

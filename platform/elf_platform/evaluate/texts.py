@@ -41,6 +41,8 @@ class Texts:
     sampling: Facts = field(default_factory=dict)
     per_source: int = 1
     """Texts in a row that were made from one source."""
+    room: int = 0
+    """Tokens that an answer of a conditional model may have; 0 where texts fill their rows by nature, or nothing is known."""
     target_column: str = ""
     """What the right answers were called in the pairs that the model learned from."""
 
@@ -49,6 +51,11 @@ class Texts:
         if not count or count >= len(self.texts):
             return self
         return replace(self, texts=self.texts[:count], ids=self.ids[:count] if self.ids is not None else None)
+
+    @property
+    def unended(self) -> int:
+        """Answers that fill all their room: they may have been cut off there."""
+        return sum(len(ids) >= self.room for ids in self.ids or []) if self.room else 0
 
     @property
     def kept(self) -> list[int]:
@@ -149,7 +156,8 @@ def _sampled(folder: Path) -> Texts:
     return Texts(
         kind="samples", path=str(folder.absolute()), texts=[row["text"] for row in rows], ids=[list(row["tokens"]) for row in rows],
         form=f"samples of at most {manifest['target_length']} tokens" + (f", {per_source} a source" if sources else ""),
-        sampling=sampling_facts(manifest), per_source=per_source, target_column=manifest.get("columns", {}).get("text", ""),
+        sampling=sampling_facts(manifest), per_source=per_source, room=manifest["target_length"] if sources else 0,
+        target_column=manifest.get("columns", {}).get("text", ""),
     )
 
 

@@ -16,6 +16,7 @@ from elf_platform.evaluate.metrics import Resampling
 from elf_platform.evaluate.record import REQUIRED, ScoreRecord, load_record, missing, record_json, save_record
 from elf_platform.evaluate.score import Measure, score
 from elf_platform.evaluate.texts import Texts, given, read_texts
+from elf_platform.sampling.run import SourceFacts
 
 TARGETS = [[text] for text in TEXTS]
 
@@ -186,3 +187,14 @@ def test_texts_that_are_longer_than_the_judge_reads_are_counted(judge_folder: Pa
     assert "1 of 3 texts are empty" in said and "reference: 1 of 6 texts are empty" in said and "MAUVE: not defined" in said
     assert f"long: 1 of 2 texts are longer than the {limit} tokens" in compare([record, record])
     assert "cut" not in score_table(score(plain, read_texts(sample_folder), name="x")).splitlines()[0].split()
+
+
+def test_answers_that_end_where_the_room_does_are_counted(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Of conditional models; other texts fill their rows by nature."""
+    longest = max(map(len, tokenizer.encode_batch(TEXTS)))
+    facts = SourceFacts(sha256="ef" * 32, lines=len(TEXTS), per_source=1)
+    for sources, said in ((facts, True), (SourceFacts(), False)):
+        folder = write_samples(tmp_path / f"samples-{said}", TEXTS, tokenizer, sources=sources, target_length=longest)
+        record = score(Measure(judge=None, resampling=Resampling(resamples=0)), read_texts(folder), name="x", targets=TARGETS)
+        assert record.subject.get("unended") == (1 if said else None)
+        assert ("1 of 6 answers have no end" in score_table(record)) == said
