@@ -69,7 +69,7 @@ def test_the_sum_of_micro_batches_is_the_whole(split: int) -> None:
     for rows in torch.arange(10).split(split):
         part = Batch(**{name: getattr(batch, name)[rows] for name in batch.__dataclass_fields__})
         part_draws = FlowDraws(**{name: value[rows] for name, value in vars(drawn).items() if value is not None})
-        total += float(flow.loss(net, part, x0_BLC[rows], part_draws).total)
+        total += flow.loss(net, part, x0_BLC[rows], part_draws).total.item()
         count += float(flow.count(part))
     assert total / count == pytest.approx(float(tensors["out.loss"]), rel=1e-5)
 

@@ -75,7 +75,7 @@ def test_filler_rows_and_padding_content_change_nothing(kind: str) -> None:
     other = replace(batch, ids_BL=torch.where(batch.weight_B[:, None] > 0, batch.ids_BL, 0))
     other_state = state * torch.where(batch.weight_B > 0, 1.0, 5.0)[:, None, None]
     again = process.loss(net, other, other_state, drawn)
-    assert float(loss.total) == pytest.approx(float(again.total), rel=1e-6)
+    assert loss.total.item() == pytest.approx(again.total.item(), rel=1e-6)
     assert float(process.count(batch)) <= float(batch.valid_BL[batch.weight_B > 0].sum())
 
 

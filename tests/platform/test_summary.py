@@ -48,7 +48,8 @@ def test_the_summary_answers_what_people_ask(source_column: str, tmp_path: Path,
     assert "Lower is better" in said and f"artefact     {folder / 'artefact'}" in said
     commands = {name: shlex.split(line) for name, line in (row.split(": ", 1) for row in said.partition("next:")[2].splitlines() if row)}
     named = {Path(words[1]).stem: words for words in commands.values()}
-    assert str(folder / "artefact") in named["sample"] and named["pretrain"][-4:] == ["--config", str(folder), "--seed", "4"]
+    assert str(folder / "artefact") in named["sample"] and "--config" in named["pretrain"]
+    assert named["pretrain"][3:] == [str(folder), "--seed", "4", "--name", f"{folder.name}-seed-4"]
     assert {"sample", "evaluate", "pretrain"} <= named.keys() and ("prepare" in named) == bool(source_column)
 
 

@@ -112,7 +112,9 @@ def commands(record: RunRecord, *, anywhere: bool) -> list[tuple[str, str]]:
     if artefact and isinstance(steps, int):
         rows.append(("train on", job("pretrain", "--extend", record.folder, "--train.steps", str(2 * steps))))
     if record.config and record.summary:
-        rows.append(("train a variant", job("pretrain", "--config", record.folder, "--seed", str(_seed(record) + 1))))
+        seed = str(_seed(record) + 1)
+        anew = ("--config", record.folder, "--seed", seed, "--name", f"{record.name}-seed-{seed}")
+        rows.append(("train a variant", job("pretrain", *anew)))
     if record.tracking:
         rows.append(("open in MLflow", record.tracking))
     rows += [(key[len(COMMAND) :], str(value)) for key, value in record.summary.items() if key.startswith(COMMAND)]

@@ -53,7 +53,8 @@ def print_samples(command: SampleCommand) -> list[dict[str, Any]]:
         sys.stdout.write(f"[{row['id']}] {given}{row['text']}\n\n")
     nfe = max((row["nfe"] for row in rows), default=0)
     empty = sum(not row["text"].strip() for row in rows)
-    sys.stderr.write(f"{len(rows)} samples{_cut(task)}{_empty(empty)}, {nfe} network evaluations each (NFE)\n")
+    many = "s" if len(rows) != 1 else ""
+    sys.stderr.write(f"{len(rows)} sample{many}{_cut(task)}{_empty(empty)}, {nfe} network evaluations each (NFE)\n")
     return rows
 
 
