@@ -75,7 +75,9 @@ def test_the_limits_of_a_cluster_that_is_scaled_to_zero(tmp_path: Path) -> None:
         "head": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
         "gpu": {"resources": {"CPU": 8, "GPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 3},
     }
-    config = {
+    from ray.autoscaler._private.monitor import BASE_READONLY_CONFIG
+
+    config = BASE_READONLY_CONFIG | {
         "cluster_name": "fake", "max_workers": 2, "provider": {"type": "fake_multinode"}, "available_node_types": kinds,
         "head_node_type": "head", "upscaling_speed": 1.0, "idle_timeout_minutes": 5,
     }
