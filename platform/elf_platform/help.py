@@ -107,7 +107,13 @@ def print_run_help(base: RunConfig, recipe: str, *, prog: str, summary: str, pag
 def print_settings_help(cls: type, *, prog: str, summary: str) -> None:
     """All settings of a job that has few: its text as it was written, then a box of options."""
     _show(f"{as_typed(summary.strip())}\n")
-    _show("\n".join(_boxes(cls, tyro.MISSING_NONPROP, "", prog=prog)))
+    _show("\n".join(map(_without_none, _boxes(cls, tyro.MISSING_NONPROP, "", prog=prog))))
+
+
+def _without_none(line: str) -> str:
+    """A line of a box, as wide as before, without what an empty default looks like in Python."""
+    said = line.replace("{None}|", "").replace("(default: None)", "").replace("(default: '')", "")
+    return f"{said[:-1]}{' ' * (len(line) - len(said))}{said[-1:]}"
 
 
 def _show(text: str) -> None:

@@ -71,6 +71,17 @@ def test_bad_settings_are_refused(words: tuple[str, ...], said: str, sample_fold
         evaluate(command(str(sample_folder), *words))
 
 
+def test_help_says_where_records_go_by_default(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit):
+        parse_settings(EvaluateCommand, ["--help"], prog="evaluate", summary="one\ntwo")
+    said = capsys.readouterr().out
+    assert said.startswith("one\ntwo\n") and "(default: $ELF_HOME, or ~/elf-runs)" in " ".join(said.split()) and "(default: .)" not in said
+    assert "{None}" not in said and "default: None" not in said and "--real_text PATH" in said
+    boxes = [line for line in said.splitlines() if len(line) > 1 and line[0] == line[-1] and line[0] not in "+-"]
+    assert len(boxes) > 20 and len(set(map(len, boxes))) == 1, (said, "the box is whole")
+
+
 def test_another_measurement_stands_beside_the_first_and_the_same_in_its_place(tokenizer: Tokenizer, tmp_path: Path) -> None:
     folder = write_samples(tmp_path / "samples", TEXTS, tokenizer)
     targets = tmp_path / "targets.txt"
