@@ -175,7 +175,7 @@ def test_the_columns_of_training_are_those_of_sampling(place: Place, tmp_path: P
 
 def test_a_run_is_sampled_by_its_name(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     rows = print_samples(SampleCommand(artefact=Path("done"), prompt="the sun", steps=2, storage=place.storage, threads=1, gpu="off"))
-    assert len(rows) == 1 and "1 samples of 1 source" in capsys.readouterr().err
+    assert len(rows) == 1 and "1 sample of 1 source" in capsys.readouterr().err
 
 
 def test_evaluation_takes_runs_where_it_takes_artefacts_data_and_judges(
