@@ -69,7 +69,9 @@ def read_corpus(data_folder: Path, vocab_size: int) -> Corpus:
 
 
 def valid_figures(artefact: Artefact, config: RunConfig, data_folder: Path, device: torch.device) -> Figures:
-    """The artefact's own losses on the validation rows, with the draws that training validated with."""
+    """The artefact's own losses on the validation rows, with the draws that training validated with; none where it did not validate."""
+    if not config.train.valid_rows:
+        return {}
     figures = artefact_losses(
         artefact, RowReader(data_folder, "valid"), count=config.train.valid_rows, seed=config.seed, device=device,
         micro_batch=min(rows_per_pass(config, config.train.workers), 64),
