@@ -1,7 +1,6 @@
 """The table of formats by a name's ending, and files opened: on local disks and on every filesystem that pyarrow knows."""
 
 import gzip
-import io
 import lzma
 import re
 import shutil
@@ -13,8 +12,7 @@ from typing import BinaryIO, Literal, cast
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-
-from elf_platform.data.wide_zstd import WideZstd, is_wide
+from backports import zstd
 
 FileFormat = Literal["txt", "lines", "tsv", "csv", "jsonl", "json", "parquet", "arrow"]
 """lines: a .txt of which each line is one text; elsewhere its paragraphs are, or it holds tab-separated columns (tsv)."""
@@ -30,6 +28,8 @@ KNOWN_TYPES = f"{', '.join(FORMATS)} (each also with {', '.join(COMPRESSIONS)})"
 TABLES = ("parquet", "arrow")
 """Formats whose file is never empty, and whose rows have types."""
 
+_WINDOW: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 31}
+"""How far back zstd may reach: all that its tools write (--long=31). pyarrow refuses windows above 128 MiB."""
 _RETRY_SECONDS = 30  # Google's client keeps asking an unreachable server for a quarter of an hour by default
 _DAMAGE = re.compile(
     r"inflate|zlib|zstd|decompress|truncated|corrupt|thrift|snappy|unexpected end|parquet|magic|ipc|invalid data stream", re.I
@@ -40,7 +40,7 @@ class UnreadableFile(Exception):
     """A file that does not hold what its name says."""
 
 
-READ_ERRORS = (UnreadableFile, pa.ArrowException, EOFError, zlib.error, lzma.LZMAError, OSError)
+READ_ERRORS = (UnreadableFile, pa.ArrowException, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError, OSError)
 """What reading a file may raise; ``is_damage`` tells a broken file from a failing disk."""
 
 
@@ -93,8 +93,8 @@ def open_stream(uri: str, compression: Compression) -> BinaryIO:
     if compression == "gzip" and _ends_in_zero(file):
         # Zeros that fill the last block of a tape belong to no member; pyarrow takes them for a broken one.
         return cast(BinaryIO, gzip.GzipFile(fileobj=file))
-    if compression == "zstd" and is_wide(file):
-        return io.BufferedReader(WideZstd(file), 1 << 20)
+    if compression == "zstd":
+        return cast(BinaryIO, zstd.ZstdFile(file, options=_WINDOW))
     return pa.CompressedInputStream(file, compression)
 
 

@@ -16,7 +16,6 @@ from elf_platform.config import DataConfig
 from elf_platform.data.corpora import resolve
 from elf_platform.data.pairs import part_pairs
 from elf_platform.data.readers import ReadCounts, read_documents
-from elf_platform.data.wide_zstd import WideZstd
 from elf_platform.evaluate.command import EvaluateCommand, evaluate
 from elf_platform.evaluate.texts import read_references, read_texts
 from elf_platform.sampling.sources import read_sources
@@ -63,9 +62,6 @@ def test_damaged_zstd_of_a_wide_window_is_counted_or_refused(tmp_path: Path) -> 
         assert counts.skipped_files == 1
         with pytest.raises(ValueError, match=r"cut\.jsonl\.zst cannot be read as jsonl"):
             read(path)
-    stream = WideZstd(pa.BufferReader(whole))
-    stream.close()
-    stream.close()
 
 
 @pytest.mark.parametrize("size", [10, 3_000_000])
