@@ -27,8 +27,9 @@ def module_command(module: str, *words: str | Path, anywhere: bool = False) -> s
 
 
 def as_typed(text: str) -> str:
-    """``text`` with every ``python jobs/NAME.py`` in it as the user has to type it."""
-    return re.sub(r"(?<![\w/\\-])python jobs/(\w+)\.py", lambda found: job_command(found[1]), text)
+    """``text`` with every ``python jobs/NAME.py`` and ``pip install`` in it as the user has to type it; what is so already stays."""
+    text = re.sub(r"(?<![\w/.-])(?<!-m )pip install\b", lambda _: module_command("pip", "install"), text)
+    return re.sub(r"(?<![\w/.-])python jobs/(\w+)\.py", lambda found: job_command(found[1]), text)
 
 
 def jobs_folder() -> Path:

@@ -77,3 +77,8 @@ def test_commands_within_sentences_are_those_of_the_shell(monkeypatch: pytest.Mo
     said = as_typed("score it: python jobs/evaluate.py runs/a, or look: python jobs/track.py list")
     assert said == f"score it: {job_command('evaluate')} runs/a, or look: {job_command('track')} list"
     assert str(ROOT / "jobs/evaluate.py") in said
+    assert as_typed("missing; pip install 'x[y]'") == f"missing; {module_command('pip', 'install')} 'x[y]'"
+    for folder in (tmp_path, ROOT):
+        monkeypatch.chdir(folder)
+        once = as_typed("python jobs/track.py list; pip install x")
+        assert as_typed(once) == once, "what is typed already stays"

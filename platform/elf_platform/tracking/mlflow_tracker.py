@@ -24,6 +24,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from elf_platform.commands import module_command
 from elf_platform.redact import with_password
 from elf_platform.tracking.base import RunHandle
 from elf_platform.tracking.delivery import NAME_LIMIT, ExperimentDeleted, Point, clean_name
@@ -121,7 +122,7 @@ class MlflowStore:
         if experiment.lifecycle_stage != "active":
             raise ExperimentDeleted(
                 f"the MLflow experiment {handle.experiment!r} at {handle.uri} was deleted, and MLflow keeps its name; bring it "
-                f"back with `MLFLOW_TRACKING_URI={shlex.quote(handle.uri)} mlflow experiments restore --experiment-id "
+                f"back with `MLFLOW_TRACKING_URI={shlex.quote(handle.uri)} {module_command('mlflow')} experiments restore --experiment-id "
                 f"{experiment.experiment_id}`, or set tracking.experiment to another name"
             )
         if KIND_TAG not in experiment.tags:
