@@ -16,6 +16,7 @@ from elf_platform.place import machine_memory
 from elf_platform.sizes import count_parameters, expected_sizes, least_allocations
 from elf_platform.tracking.runs import store_uri
 from elf_platform.train.preflight import check_disk, memory_per_worker
+from elf_platform.writable import check_place
 
 _GB = 1e9
 _NO_MACHINE = 1e15  # bytes of memory; where another machine will train, its own size is not known from here
@@ -40,20 +41,6 @@ def check_run(config: RunConfig, *, begun: bool = False) -> None:
     if not begun:
         _check_tokenizer(config)
     _check_codec(config)
-
-
-def check_place(folder: Path, setting: str) -> None:
-    """Raises OSError or ValueError when ``folder`` cannot be made: its name is too long, a file is in the way, or it may not be written."""
-    try:
-        os.lstat(folder)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise ValueError(f"{setting} cannot hold {folder}: {error.strerror}; give another place") from error
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        what = "is no folder" if not existing.is_dir() else "may not be written"
-        raise ValueError(f"{setting} cannot hold {folder}: {existing} {what}; give another place, or mend its permissions")
 
 
 def check_sizes(config: RunConfig) -> None:

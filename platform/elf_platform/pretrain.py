@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from elf.files import clear_leftovers
-from elf_platform.check import check_place, check_run
+from elf_platform.check import check_run
 from elf_platform.claim import Claim, examine, find_run
 from elf_platform.codec import prepare_codec
 from elf_platform.commands import as_typed
@@ -30,6 +30,7 @@ from elf_platform.train.driver import launch
 from elf_platform.train.preflight import Placement, average_note
 from elf_platform.train.worker import Job
 from elf_platform.version import code_version
+from elf_platform.writable import check_place
 
 
 def pretrain(config: RunConfig, recipe: str, *, extend: bool = False, based_on: str = "") -> Figures:

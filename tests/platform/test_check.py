@@ -11,10 +11,13 @@ from small_training import VOCAB, MadeRows, small_config
 
 from elf.draws import Draws
 from elf.processes import Autoregressive, EmbeddedFlow, Process
-from elf_platform.check import check_place, check_run, check_sizes
+from elf_platform.check import check_run, check_sizes
 from elf_platform.cli import parse_run_config
+from elf_platform.config import TrackingConfig
+from elf_platform.evaluate.command import EvaluateCommand, evaluate
 from elf_platform.pretrain import pretrain
 from elf_platform.sizes import count_parameters, least_allocations, shape_network
+from elf_platform.writable import check_place
 
 HUGE = str(10**12)
 
@@ -129,3 +132,17 @@ def test_the_least_allocations_are_no_more_than_a_step_keeps(process: Process) -
     needs = least_allocations(config, vocab_size=VOCAB, channels=6)
     activations = next(value for name, value in needs.items() if name.startswith("activations"))
     assert measured / 5 < activations < measured, f"{activations} of {measured}"
+
+
+def test_what_an_evaluation_will_need_is_asked_for_before_texts_are_read(tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_bytes(b"\xff\xfe\x00 no text at all")  # would be refused when it is read
+    (tmp_path / "file").write_text("")
+    words = {"subject": texts, "storage": tmp_path / "storage", "judge": "none"}
+    for more, says in (
+        ({"judge": str(tmp_path / "nowhere")}, "there is no judge at"),
+        ({"out": tmp_path / "file" / "score.json"}, "--out cannot hold"),
+        ({"tracking": TrackingConfig(uri="nonsense")}, "is no address of an MLflow store"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=says):
+            evaluate(EvaluateCommand(**(words | more)))

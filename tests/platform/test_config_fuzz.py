@@ -22,7 +22,7 @@ from sqlalchemy.engine import make_url
 
 from elf.codecs import CODECS
 from elf.processes import PROCESSES
-from elf_platform.check import check_place, check_run
+from elf_platform.check import check_run
 from elf_platform.cli import error_paragraph, parse_run_config, parse_settings
 from elf_platform.config import RunConfig
 from elf_platform.config_io import flatten, from_dict, to_dict, write_config
@@ -32,6 +32,7 @@ from elf_platform.import_official import ImportConfig
 from elf_platform.recipes import RECIPES, tiny
 from elf_platform.sampling.command import SampleCommand
 from elf_platform.tracking.runs import store_uri
+from elf_platform.writable import check_place
 
 NUMBERS: list[Any] = [math.inf, -math.inf, math.nan, -1, -0.5, 0, 1, 10**12, 10**30, 1e308, 10**400, "x"]
 TEXTS: list[Any] = ["", " ", "a\nb", "\x1b[31m", "\x00", "\ud800", "[bold]x[/nope]", "Ünï кот 猫", "?%#&", "x" * 5000, "../..", "-x", 3]

@@ -23,6 +23,8 @@ from elf_platform.evaluate.scoring import Run
 from elf_platform.evaluate.texts import Texts, read_references, read_texts
 from elf_platform.evaluate.track import track_record
 from elf_platform.lookup import is_artefact, is_run, resolve
+from elf_platform.tracking.runs import store_uri
+from elf_platform.writable import check_place
 
 
 def evaluate(command: EvaluateCommand) -> ScoreRecord:
@@ -30,6 +32,9 @@ def evaluate(command: EvaluateCommand) -> ScoreRecord:
     storage = command.storage.expanduser().absolute() if command.storage is not None else default_storage()
     command = replace(command, storage=storage, subject=_subject(command.subject, storage))
     subject = command.subject
+    if command.tracking.kind == "mlflow":
+        store_uri(command.tracking.uri, storage)
+    check_place(command.out.expanduser().parent if command.out else storage, "--out" if command.out else "--storage")
     record = _of_artefact(command) if is_artefact(subject) else _of_texts(command)
     folder = subject if record.subject["kind"] == "samples" else storage / "scores" / f"{record.name}-{record.subject['sha256'][:8]}"
     check_complete(record, str(command.out or folder))
@@ -62,6 +67,8 @@ def _of_texts(command: EvaluateCommand) -> ScoreRecord:
         )
     if command.judge == NO_JUDGE and (without := _changed(command, *JUDGE_OPTIONS)):
         raise ValueError(f"{', '.join(without)} cannot be used with --judge {NO_JUDGE}: there is no judge to apply them to; drop them")
+    if command.judge != NO_JUDGE:
+        judge_source(command.judge, command.storage)  # a judge that is missing is told before anything is read
     whole = read_texts(command.subject, unit=command.unit, column=command.text_column)
     subject = whole.first(command.count)
     # As many texts as the subject: distinct-n and MAUVE move with the number of texts.
