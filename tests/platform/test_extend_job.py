@@ -72,4 +72,4 @@ def test_a_run_is_extended_and_sampled_anew_by_the_commands_that_are_printed(tin
     assert sorted(runs) == [("short", "FINISHED"), ("whole", "FINISHED")], "one tracked run each, opened again for what was added"
 
     other = shell(f"{base} --name short --train.steps 20 --seed 1", home)
-    assert other.returncode == 2 and "seed: 0 -> 1" in other.stderr
+    assert other.returncode == 2 and "seed: 0 -> 1" in " ".join(other.stderr.split())
