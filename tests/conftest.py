@@ -1,12 +1,16 @@
 """Fixtures of the whole test suite."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import elf_platform  # noqa: F401  first, because it sets the environment that Ray reads at import
+from elf_platform.commands import CALLED_FROM
 from elf_platform.runtime import Cluster, local_cluster
+
+os.environ.pop(CALLED_FROM, None)  # of the shell that called make; tests are called from where they are
 
 
 @pytest.fixture(scope="session")
