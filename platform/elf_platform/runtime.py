@@ -15,7 +15,7 @@ from typing import Any
 import elf
 import elf_platform
 from elf_platform.capacity import Cluster, Growth, Node, growth_of
-from elf_platform.shadows import check_folder
+from elf_platform.shadows import check_folder, check_interpreter
 from elf_platform.stops import Terminated, raise_on_sigterm
 
 _TEMP_PREFIX = "elf-ray-"
@@ -46,6 +46,7 @@ def connect() -> Iterator[Cluster]:
     if ray.is_initialized():
         yield cluster_resources()
         return
+    check_interpreter(sys.executable)
     check_folder(Path.cwd())
     address = os.environ.get("RAY_ADDRESS", "")
     if not address:

@@ -1,5 +1,6 @@
 """Folders and files that Python would take for one of our modules, or of anybody's, because they lie where it looks first."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -31,6 +32,16 @@ def _found_there(module: str, root: Path) -> bool:
 
     spec = find_spec(module)
     return spec is not None and spec.origin is not None and Path(spec.origin).resolve().parent.parent == root
+
+
+def check_interpreter(path: str) -> None:
+    """Raises ValueError for an interpreter that Ray cannot start workers with, since it puts the path into a shell command as it is: the
+    workers would be waited for without end."""
+    if path != shlex.quote(path):
+        raise ValueError(
+            f"this Python is {path}, and Ray starts no workers from a path with a space or another character that shells read; make the "
+            "virtual environment in a folder without one: make VENV=/some/folder, or move the checkout"
+        )
 
 
 def check_folder(folder: Path) -> None:

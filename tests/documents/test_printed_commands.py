@@ -37,7 +37,7 @@ def sentence(i: int) -> str:
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what a clone holds, with the environment that make would have installed, and the user's texts in it."""
-    root = tmp_path_factory.mktemp("fresh") / "a clone"
+    root = tmp_path_factory.mktemp("fresh") / "clone"
     for folder in ("jobs", "platform", "model", "docs", "tests/contract"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for file in ("Makefile", "pyproject.toml", "runtime-env.yaml", "README.md", "cluster.yaml"):
@@ -110,9 +110,9 @@ def test_commands_run_as_they_are_printed(checkout: Path) -> None:
         run_all(checkout, [line for line in shown if " -m mlflow" not in line])
     assert look_at(checkout, next(line for line in summary_of(checkout, "mine") if " -m mlflow" in line)) == 200
 
-    listed = shell(checkout, "make -C 'a clone' track ARGS=list", cwd=checkout.parent).stdout
+    listed = shell(checkout, "make -C clone track ARGS=list", cwd=checkout.parent).stdout
     assert "mine" in listed and "finished" in listed
-    again = shell(checkout, "make -s -C 'a clone' pretrain ARGS='--extend mine'", cwd=checkout.parent)
+    again = shell(checkout, "make -s -C clone pretrain ARGS='--extend mine'", cwd=checkout.parent)
     command = next(line.split(":", 1)[1].strip() for line in again.stdout.splitlines() if line.strip().startswith("sample:"))
     run_all(checkout, [command], cwd=checkout.parent)
 

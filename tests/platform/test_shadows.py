@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from elf_platform.shadows import check_folder
+from elf_platform.shadows import check_folder, check_interpreter
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,3 +56,10 @@ def test_a_wrong_module_that_was_imported_first_is_told(tmp_path: Path) -> None:
         [sys.executable, "-c", "import elf, elf_platform"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 1 and "the module 'elf' was imported from" in done.stderr and "start from another folder" in done.stderr
+
+
+def test_an_interpreter_that_ray_cannot_start_is_refused() -> None:
+    check_interpreter("/home/me/elf-platform_1/.venv/bin/python3.11")
+    for path in ("/home/me/my code/.venv/bin/python", "/home/$me/python"):
+        with pytest.raises(ValueError, match="Ray starts no workers from a path with a space"):
+            check_interpreter(path)
