@@ -4,7 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
-_WORKERS_IMPORT = ("deepspeed", "mlflow", "pyarrow", "tokenizers", "transformers")
+_WORKERS_IMPORT = ("deepspeed", "elf", "elf_platform", "mlflow", "numpy", "pyarrow", "ray", "tokenizers", "torch", "transformers")
 """Modules of the workers that the process which starts them need not have loaded."""
 
 def own_packages_first(model: str = "elf") -> None:
