@@ -22,6 +22,7 @@ from rich.progress import track
 from elf.artefact import CONFIG, load_artefact
 from elf.files import sha256_of, write_text
 from elf.metrics.bootstrap import Estimate
+from elf.metrics.overlap import bleu_tokens_for
 from elf.sampling.config import SampleConfig
 from elf_platform.cli import run_main
 from elf_platform.data.manifest import Manifest
@@ -101,7 +102,10 @@ def main(argv: list[str]) -> None:
         for i, (source, target) in enumerate(pairs)
     ]
     write_text(out / "texts.jsonl", "\n".join(lines) + "\n")
-    scores = {name: overlap_scores(made, targets, Resampling(seed=own.seed)) for name, (made, _) in texts.items()}
+    tokenize, references = bleu_tokens_for(targets), [[target] for target in targets]
+    scores = {
+        name: overlap_scores(made, references, Resampling(seed=own.seed), tokenize)[0].scores for name, (made, _) in texts.items()
+    }
     print(f"| texts | NFE | {' | '.join(METRICS)} |\n|---|---:|{'---:|' * len(METRICS)}")
     for name, row in scores.items():
         print(f"| {name} | {texts[name][1]} | {' | '.join(shown(row[metric]) for metric in METRICS)} |")

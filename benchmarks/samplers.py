@@ -78,7 +78,7 @@ def judged(judge: Judge, texts: list[str]) -> dict[str, float]:
     if not ids:
         return {"texts": 0}
     scores = judged_scores(score_sets(judge, [ids], PROTOCOLS["elf"])[0], PROTOCOLS["elf"], Resampling(resamples=0))
-    return {name: estimate.value for name, estimate in scores.items()} | {"texts": len(ids)}
+    return {name: estimate.value for name, estimate in scores.scores.items()} | {"texts": len(ids)}
 
 
 def collect(own: argparse.Namespace, judge: Judge, path: Path, header: dict[str, object]) -> list[Point]:

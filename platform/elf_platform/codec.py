@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,13 +18,15 @@ from elf.nn.token_model import TokenModel
 from elf.optim import OptimConfig, trained_average
 from elf_platform.config import RunConfig, TrackingConfig
 from elf_platform.config_io import to_dict
-from elf_platform.data.prepare import PreparedData
 from elf_platform.data.reader import RowReader
 from elf_platform.lock import exclusive
 from elf_platform.tracking import RunHandle
 from elf_platform.train.checkpoint import CheckpointReader, latest
 from elf_platform.train.worker import Job, initial_network
 from elf_platform.version import code_version
+
+if TYPE_CHECKING:  # it imports Ray Data, and refusals of settings must not wait for that
+    from elf_platform.data.prepare import PreparedData
 
 STATISTICS_ROWS = 512
 """Rows over which the mean and standard deviation of each latent channel are estimated."""
@@ -60,7 +63,7 @@ def encoder_config(config: RunConfig) -> RunConfig | None:
 
 
 def prepare_codec(
-    config: RunConfig, data: PreparedData, launch: Launch, *, threads: int, log: Callable[[str], None] = print
+    config: RunConfig, data: "PreparedData", launch: Launch, *, threads: int, log: Callable[[str], None] = print
 ) -> tuple[Path | None, Codec | None]:
     """Folder of the saved codec and the codec itself on the CPU; (None, None) for a process that works on token ids.
 
@@ -106,7 +109,7 @@ def _padding(config: RunConfig) -> bool:
     return bool(getattr(config.process, "loss_on_padding", False))
 
 
-def _own_folder(config: RunConfig, data: PreparedData) -> Path:
+def _own_folder(config: RunConfig, data: "PreparedData") -> Path:
     identity = [to_dict(config.codec, identity=True), data.manifest.content_hash, config.data.length, config.train.precision]
     identity += ["loss_on_padding"] if _padding(config) else []
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -114,7 +117,7 @@ def _own_folder(config: RunConfig, data: PreparedData) -> Path:
 
 
 def _train_encoder(
-    config: RunConfig, encoder: RunConfig, data: PreparedData, folder: Path, launch: Launch, threads: int
+    config: RunConfig, encoder: RunConfig, data: "PreparedData", folder: Path, launch: Launch, threads: int
 ) -> None:
     """Train (or resume) the encoder beside ``folder``, estimate its statistics, save it as a codec there."""
     own = config.codec
@@ -140,7 +143,7 @@ def _train_encoder(
     (run_folder / "events.jsonl").unlink(missing_ok=True)
 
 
-def _batches(data: PreparedData) -> Iterator[Batch]:
+def _batches(data: "PreparedData") -> Iterator[Batch]:
     reader = RowReader(data.folder, "train")
     chosen = np.linspace(0, len(reader) - 1, min(STATISTICS_ROWS, len(reader))).astype(np.int64)
     for start in range(0, len(chosen), 32):

@@ -3,6 +3,7 @@
 The real job on a real cluster; what the format itself refuses is tested in tests/platform/train/test_checkpoint.py.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -56,6 +57,8 @@ def copy_of(trained: Pretraining, text: Path, name: str) -> Pretraining:
     """The run as it was just after its last checkpoint, under another name."""
     run = Pretraining(trained.home, text, name, WORDS)
     shutil.copytree(trained.folder / "checkpoints", run.folder / "checkpoints")
+    config = json.loads((trained.folder / "config.json").read_text())
+    (run.folder / "config.json").write_text(json.dumps(config | {"name": name}))
     return run
 
 
