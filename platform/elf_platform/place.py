@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import ray
 import torch
 
 from elf_platform.capacity import Cluster
@@ -56,6 +55,8 @@ def remotely(function: Callable[[J], T], job: J, *, use_gpu: bool, cluster: Clus
     """``function(job)`` here on a private cluster without GPUs, else as a task on a machine of the kind that trained."""
     if cluster.local and not use_gpu:
         return function(job)
+    import ray
+
     remote = ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0, max_retries=1)(function)
     result: T = ray.get(remote.remote(job))
     return result

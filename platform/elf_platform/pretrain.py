@@ -26,7 +26,6 @@ from elf_platform.terminal import say
 from elf_platform.tracking import RunHandle, book_event, load_handle, newest, open_run, start_tracker, store_uri, trusted
 from elf_platform.tracking import finish as end_tracking
 from elf_platform.train.checkpoint import goes_on_from, intact
-from elf_platform.train.driver import launch
 from elf_platform.train.preflight import Placement, average_note
 from elf_platform.train.worker import Job
 from elf_platform.version import code_version
@@ -84,6 +83,8 @@ def _train(claim: Claim, cluster: Cluster, placement: Placement, data: PreparedD
     """Codec, claim, training, artefact, report; the tracked run ends as what it came to."""
     config, run_folder = claim.config, claim.folder
     claim.check(data=data.manifest.content_hash)  # before an encoder is trained for other data
+    from elf_platform.train.driver import launch  # imports Ray, which takes seconds, and a refusal needs none
+
     run = functools.partial(launch, use_gpu=placement.use_gpu)
     codec_folder, codec = prepare_codec(config, data, lambda job, title: run(job, title=title), threads=placement.threads, log=say)
     channels = codec.channels if codec else 0

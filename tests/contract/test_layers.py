@@ -106,15 +106,20 @@ def test_heavy_and_optional_libraries_are_imported_late() -> None:
     assert offenders("*", "transformers", "datasets", "huggingface_hub", "matplotlib", at_import_only=True) == []
 
 
-def test_the_training_loop_reaches_no_framework() -> None:
-    """Importing the loop must not import Ray, DeepSpeed or MLflow, by whatever way."""
-    way: dict[str, str] = {"elf_platform.train.loop": ""}
+@pytest.mark.parametrize(
+    "start",
+    [f"elf_platform.{name}" for name in ("train.loop", "pretrain", "data.prepare", "sampling.job", "evaluate.command", "notebook", "check")],
+)
+def test_frameworks_are_reached_late(start: str) -> None:
+    """Importing the loop must not import Ray, DeepSpeed or MLflow, by whatever way; nor must the jobs, which refuse settings without
+    waiting for them."""
+    way: dict[str, str] = {start: ""}
     queue = deque(way)
     while queue:
         importer = queue.popleft()
         for found in MODULES[importer]:
             assert not (found.at_import and belongs(found.module, "ray", "deepspeed", "mlflow")), (
-                f"elf_platform.train.loop reaches {found.module} by {importer}, line {found.line}, from {way[importer]}"
+                f"{start} reaches {found.module} by {importer}, line {found.line}, from {way[importer]}"
             )
             packages = [".".join(found.module.split(".")[:n]) for n in range(1, found.module.count(".") + 2)]
             for name in packages:  # importing a.b.c runs a and a.b as well

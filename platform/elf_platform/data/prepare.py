@@ -19,10 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.data
-from ray.data import DataContext, TaskPoolStrategy
-
 from elf.data.packing import check_length
 from elf.data.tokenizer import Tokenizer, load_tokenizer
 from elf_platform.config import DataConfig
@@ -205,9 +201,11 @@ def _on_ray(jobs: Sequence[Any], task: Callable[[Any], Statement], *, workers: i
 
     Raises ValueError with the message of the first task that refused its input.
     """
+    import ray.data
+
     with quiet_ray_data():
         rows = ray.data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
-        results = rows.map(_run, fn_args=(task,), num_cpus=1, compute=TaskPoolStrategy(size=workers or None))
+        results = rows.map(_run, fn_args=(task,), num_cpus=1, compute=ray.data.TaskPoolStrategy(size=workers or None))
         for row in results.iter_rows():
             if row["refused"]:
                 raise ValueError(row["refused"])
@@ -229,6 +227,8 @@ def _run(row: dict[str, Any], task: Callable[[Any], Statement]) -> dict[str, str
 @contextlib.contextmanager
 def quiet_ray_data() -> Iterator[None]:
     """Ray Data without its own bars and start-up lines (its log file and its errors stay), and with all workers busy at once."""
+    from ray.data import DataContext
+
     context = DataContext.get_current()
     # With the reservation, Ray Data runs few tasks at a time while it learns their sizes: of two workers one stood idle in the
     # first 1.2 s and in half of the time after. Here a task returns one small row, and there is nothing to reserve.
