@@ -142,15 +142,16 @@ def _nothing(place: str, path: Path, wanted: Wanted, storage: Path) -> str:
 
 def _of_run(folder: Path, wanted: Wanted) -> str:
     run = read_run(folder)
+    on = "Go on with it:\n    " + job_command("pretrain", "--extend", folder)
     if wanted == "data":
         if not (folder / DATA_HASH).is_file():
-            return ". It has not got as far as its data; go on with it:\n    " + job_command("pretrain", "--config", folder)
+            return f". It has not got as far as its data. {on}"
         return ", but its data are not in the storage any more; prepare them again:\n    " + job_command("prepare", "--config", folder)
     if run.state == "running":
         return "; the artefact is written at the end of training"
     if run.state == "finished":
         return ", but its artefact is not there any more: put it back"
-    return "; the artefact is written at the end of training. Go on with it:\n    " + job_command("pretrain", "--config", folder)
+    return f"; the artefact is written at the end of training. {on}"
 
 
 def _no_such_run(place: str, storage: Path) -> str:

@@ -91,7 +91,7 @@ def test_a_folder_beside_that_is_no_run_does_not_hide_the_run(place: Place, tmp_
     [
         ("nowhere", "artefact", r"at .*nowhere: no such folder, and no run of that name in .*runs, which has the runs done, half, judge;"),
         ("don", "artefact", r"no run of that name in .*runs \(did you mean done\?\)"),
-        ("half", "artefact", r"run half, which is interrupted, at step 40 of 1,000; .* Go on with it:\n    .*pretrain.py --config .*half$"),
+        ("half", "artefact", r"run half, which is interrupted, at step 40 of 1,000; .* Go on with it:\n    .*pretrain.py --extend .*half$"),
         ("runs/half", "artefact", r"the run half, which is interrupted, at step 40 of 1,000"),
         ("data/KEY", "artefact", r"no artefact at .*: it is prepared data; give a finished run by its name"),
         ("pairs.tsv", "artefact", r"it is a file"),
