@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import re
 import select
 import shutil
 import sys
@@ -9,9 +10,12 @@ from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import TextColumn
+from rich.text import Text
 
 NARROWEST = 40
 """Columns that are written to narrower terminals as well, which wrap them: help and tables of one column never end."""
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Terminal(Console):
@@ -20,9 +24,20 @@ class Terminal(Console):
     def __init__(self, file: IO[str] | None = None, *, stderr: bool = False, width: int | None = None) -> None:
         super().__init__(file=file, stderr=stderr, width=width, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        """The text of a line or cell; its control characters have no effect."""
+        return super().render_str(harmless(text), **options)
+
     def on_broken_pipe(self) -> None:
         """The work goes on when nobody reads any more what it says."""
         _discard(self.file)
+
+
+def harmless(text: str) -> str:
+    """Text as it may be shown: control characters but newline and tab, which could colour, hide or overwrite what is there, as \\x1b.
+
+    Models, files and names can hold any; what is written to files keeps them."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def say(text: str) -> None:

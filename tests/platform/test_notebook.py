@@ -14,6 +14,7 @@ from elf.processes import Autoregressive, EmbeddedFlow
 from elf_platform.notebook import Model, load
 from elf_platform.sampling.command import SampleCommand
 from elf_platform.sampling.job import print_samples
+from elf_platform.terminal import harmless
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,6 +64,12 @@ def test_the_texts_are_those_of_the_job(storage: Path, named: Callable[[str], Mo
     assert named("translate").translate(["the sun", ""], steps=4) == [asked[0]["text"], ""]
     continued = print_samples(SampleCommand(artefact=storage / "runs" / "ar-run" / "artefact", prompt="the sun", gpu="off"))
     assert named("ar-run").complete("the sun") == [continued[0]["text"]]
+
+
+def test_control_characters_of_samples_have_no_effect_on_a_terminal(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = print_samples(SampleCommand(artefact=storage / "runs" / "ar-run" / "artefact", count=8, seed=1, gpu="off"))
+    assert any(harmless(row["text"]) != row["text"] for row in rows), "an untrained model writes some"
+    assert "".join(f"[{row['id']}] {harmless(row['text'])}\n\n" for row in rows) == capsys.readouterr().out
 
 
 def test_this_process_stays_as_it_is(named: Callable[[str], Model]) -> None:

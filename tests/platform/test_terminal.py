@@ -13,7 +13,7 @@ from rich.table import Table
 
 from elf_platform.cli import error_paragraph
 from elf_platform.data.progress import ProgressLine
-from elf_platform.terminal import Terminal, say
+from elf_platform.terminal import Terminal, harmless, say
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("[red]x[/]", "[/nothing]", "[bold", ":smile:", "a [link=b]c[/link] d", "C:\\[x]", "{brace} %s", "\\[escaped]")
@@ -34,6 +34,20 @@ def test_names_are_printed_as_they_are(name: str, capsys: pytest.CaptureFixture[
         line.advance(1)
     said = capsys.readouterr().err
     assert said.startswith(f"{name}\n{name}: 1.0 of 1.0 {name}")
+
+
+def test_control_characters_are_shown_and_have_no_effect(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "a\x1b[31mred\x07\r\x9b2J\x7f\tb\nc"
+    shown = "a\\x1b[31mred\\x07\\r\\x9b2J\\x7f\tb\nc"
+    assert harmless(evil) == shown and harmless("é 見 😀 \u200d") == "é 見 😀 \u200d"
+    out = StringIO()
+    table = Table(box=None, show_header=False)
+    table.add_row(evil)
+    Terminal(out, width=200).print(evil)
+    Terminal(out, width=200).print(table)
+    say(evil)
+    for text in (out.getvalue(), capsys.readouterr().err):
+        assert "\\x1b[31mred\\x07" in text and text.translate({ord("\n"): " "}).isprintable()
 
 
 def test_a_command_in_an_error_stays_on_one_line() -> None:

@@ -20,8 +20,8 @@ class Places:
 
     places: tuple[int, ...]
     """Fields of a line, from 0, in the order in which the columns were asked for."""
-    header: bool
-    """The first line holds names."""
+    header: int
+    """How many names the first line holds; 0 where it holds none."""
 
 
 def find_value(record: Mapping[str, Any], name: str) -> Any:
@@ -80,7 +80,7 @@ def find_places(fields: Sequence[str], names: Sequence[str]) -> Places:
         missing = [name for name in names if not 1 <= int(name) <= len(fields)]
         if missing:
             raise ValueError(f"has no column {', '.join(missing)}: its first line has {len(fields)} column(s)")
-        return Places(places=tuple(int(name) - 1 for name in names), header=False)
+        return Places(places=tuple(int(name) - 1 for name in names), header=0)
     if any(numbers):
         raise ValueError(f"has columns with or without names, but {' and '.join(names)} mix both; give names, or numbers from 1")
     missing = [name for name in names if name not in fields]
@@ -92,7 +92,7 @@ def find_places(fields: Sequence[str], names: Sequence[str]) -> Places:
     twice = [name for name in names if fields.count(name) > 1]
     if twice:
         raise ValueError(f"has {fields.count(twice[0])} columns called {twice[0]!r}, so that none can be meant; rename all but one")
-    return Places(places=tuple(fields.index(name) for name in names), header=True)
+    return Places(places=tuple(fields.index(name) for name in names), header=len(fields))
 
 
 def holds_text(value: object, *, lists: bool) -> bool:

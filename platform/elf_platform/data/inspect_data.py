@@ -15,7 +15,7 @@ from elf_platform.data.pipeline import TOKENIZER
 from elf_platform.data.reader import RowReader
 from elf_platform.data.shards import SPLITS, hash_problem
 from elf_platform.lookup import resolve
-from elf_platform.terminal import Terminal
+from elf_platform.terminal import Terminal, harmless
 
 _BARS = 8
 _WIDTH = 40
@@ -49,7 +49,7 @@ def show(
     folder = resolve(place, "data", storage=storage)
     problems = verify(folder) if verified is not None else []
     if inspected is not None:
-        text = inspect(folder)
+        text = harmless(inspect(folder))
     elif held_out is not None:
         pairs = held_out_pairs(folder)
         text = "\n".join(json.dumps({"source": source, "text": target}, ensure_ascii=False) for source, target in pairs)

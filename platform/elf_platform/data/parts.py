@@ -51,8 +51,8 @@ class CorpusPart:
     """Values may be lists of strings."""
     places: tuple[int, ...] = ()
     """tsv, csv: the columns' fields in a line, from 0."""
-    header: bool = False
-    """tsv, csv: the first line of the file holds names."""
+    header: int = 0
+    """tsv, csv: how many names the first line of the file holds; 0 where it holds none."""
     start: int | None = None
     """First byte (txt, tsv, jsonl), row group (parquet), record batch (arrow) or row (hub); None for the whole."""
     stop: int | None = None

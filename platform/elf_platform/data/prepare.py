@@ -30,6 +30,7 @@ from elf_platform.data.selection import left_out_line
 from elf_platform.data.shards import size_problem
 from elf_platform.data.split import check_fraction
 from elf_platform.data.tasks import Statement
+from elf_platform.terminal import harmless
 
 _HASHES = ".hashes.json"  # in the storage's data folder
 
@@ -170,7 +171,7 @@ def summary(data: PreparedData) -> str:
     if data.seconds:
         lines.append("seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in data.seconds.items()))
     lines.append(f"{'found' if data.reused else 'prepared'} {data.folder} (content hash {manifest.content_hash[:12]})")
-    return "\n".join(lines)
+    return harmless("\n".join(lines))
 
 
 def _intact(folder: Path, config: DataConfig, corpus: Corpus, given: Tokenizer | None) -> Manifest | None:
@@ -264,4 +265,4 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{harmless(text)}\n")

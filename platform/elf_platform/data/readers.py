@@ -230,13 +230,14 @@ def _json_values(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator
         if whole is not None:
             yield from ((f"record {number}", record) for number, record in enumerate(whole, start=1))
             return
-    names = [json.dumps(name).encode() for column in part.columns for name in {column, *column.split(".")}]
+    keys = {key for column in part.columns for key in (column, *column.split("."))}
+    forms = [{json.dumps(key, ensure_ascii=ascii).encode() for ascii in (True, False)} for key in keys]
     with open_stream(part.uri, part.compression) as source:
         for offset, line in lines(source, part.start or 0, part.stop):
             if not line.strip():
                 yield offset, _BLANK
                 continue
-            twice = any(line.count(name) > 1 for name in names)  # the hook costs as much again as the line, so it runs where it may matter
+            twice = any(sum(map(line.count, some)) > 1 for some in forms)  # the hook costs as much again as the line, so it runs where it may matter
             try:
                 record = json.loads(line.decode(), object_pairs_hook=as_record if twice else None)
             except UnicodeDecodeError as error:
@@ -250,7 +251,7 @@ def _json_values(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator
 def _line_rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[tuple[Row | None, Place]]:
     """Rows of tab- or comma-separated fields, or whole lines."""
     needed = max(part.places, default=-1) + 1
-    names_left = part.header and not part.start
+    names_left = part.header > 0 and not part.start
     with open_stream(part.uri, part.compression) as source:
         for offset, fields in _csv_fields(part, source) if part.format == "csv" else _fields(part, source):
             if fields is None:
@@ -263,6 +264,9 @@ def _line_rows(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator[t
                 yield None, offset
             elif len(fields) < needed:
                 _skip(part, offset, f"has {len(fields)} column(s), but should have {needed}", strict, counts)
+            elif part.header and any(fields[part.header :]):
+                why = f"has {len(fields)} columns, but the first line names {part.header}: separators in a text "
+                _skip(part, offset, why + ("stand in double quotes" if part.format == "csv" else "cannot be told apart"), strict, counts)
             else:
                 yield tuple([fields[place] for place in part.places]), offset
 

@@ -222,15 +222,18 @@ def _line_start(source: Source, offset: int, stop: int | None) -> int | None:
 
 def _blank_before(source: Source, offset: int) -> bool:
     """Whether the line that ends just before ``offset`` (a line start) is blank."""
-    end = offset - 1
+    end, line = offset - 1, list[bytes]()
     while end > 0:
         begin = max(0, end - _HEAD)
         source.seek(begin)
-        left = source.read(end - begin).rstrip(_BLANKS + _BOM)
-        if left:
-            return left.endswith(b"\n")
+        _, newline, piece = source.read(end - begin).rpartition(b"\n")
+        if piece.strip(_BLANKS + _BOM):
+            return False
+        line.append(piece)
+        if newline:
+            break
         end = begin
-    return True
+    return bool(_BLANK_LINES.fullmatch(b"".join(reversed(line)) + b"\n"))  # other characters share bytes with a mark
 
 
 def _require_text(block: bytes) -> None:

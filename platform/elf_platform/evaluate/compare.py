@@ -12,7 +12,7 @@ from elf.metrics.bootstrap import Estimate
 from elf_platform.commands import job_command
 from elf_platform.evaluate.record import Facts, ScoreRecord, Scores, load_record
 from elf_platform.sampling.folder import MANIFEST, read_manifest
-from elf_platform.terminal import Terminal
+from elf_platform.terminal import Terminal, harmless
 
 LABELS = {
     "gen_ppl": "Gen. PPL",
@@ -56,7 +56,7 @@ def check_current(path: Path) -> None:
 def score_table(record: ScoreRecord) -> str:
     """The record and the texts beside it, one line each, and what is to be said of the figures."""
     rows = [_row(record), *(Row(f"  {name}", scores, record.beside_subjects.get(name, {})) for name, scores in record.beside.items())]
-    return "\n".join([_table(rows), *(["", *record_notes(record)] if record_notes(record) else [])])
+    return harmless("\n".join([_table(rows), *(["", *record_notes(record)] if record_notes(record) else [])]))
 
 
 def record_notes(record: ScoreRecord) -> list[str]:
@@ -105,7 +105,7 @@ def compare(records: Sequence[ScoreRecord]) -> str:
     others = [name for name in differing if name not in of_measure]
     if others:
         lines += ["", "What was compared differs in:", *_said(others, records, facts)]
-    return "\n".join(lines)
+    return harmless("\n".join(lines))
 
 
 def _flat(record: ScoreRecord) -> dict[str, Any]:

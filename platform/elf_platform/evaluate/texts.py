@@ -1,7 +1,6 @@
 """What is scored: texts from a folder of samples, from prepared data, or from files, with the facts that a record needs about them."""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from elf_platform.data.reader import RowReader
 from elf_platform.data.selection import left_out_line, select, select_one
 from elf_platform.evaluate.record import GIVEN_TEXT, REQUIRED, Facts
 from elf_platform.sampling.sources import digest
+from elf_platform.terminal import say
 
 Unit = Literal["paragraph", "line"]
 
@@ -103,7 +103,7 @@ def _from_folder(path: Path, unit: Unit, column: str) -> Texts:
         return _sampled(path)
     selection = select([str(path)], setting="the folder to score")
     if selection.left_out:
-        sys.stderr.write(f"{path}: {left_out_line(selection.left_out)}\n")
+        say(f"{path}: {left_out_line(selection.left_out)}")
     return _from_files(selection.files, path, unit, column)
 
 

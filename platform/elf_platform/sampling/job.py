@@ -20,7 +20,7 @@ from elf_platform.sampling.command import SampleCommand, Task, check
 from elf_platform.sampling.folder import begin, check_ours, finish, missing_parts, unfinish
 from elf_platform.sampling.pool import plan_pool, sampling_device
 from elf_platform.sampling.rows import load_sampler, sample_batch
-from elf_platform.terminal import Terminal, Words
+from elf_platform.terminal import Terminal, Words, harmless
 
 
 def sample(command: SampleCommand) -> None:
@@ -50,7 +50,7 @@ def print_samples(command: SampleCommand) -> list[dict[str, Any]]:
             rows += sample_batch(sampler, task.ids(part), task.sources_of(part), keep, advance)
     for row in rows:
         given = f"{row['source']!r} -> " if task.sources else ""
-        sys.stdout.write(f"[{row['id']}] {given}{row['text']}\n\n")
+        sys.stdout.write(f"[{row['id']}] {given}{harmless(row['text'])}\n\n")
     nfe = max((row["nfe"] for row in rows), default=0)
     empty = sum(not row["text"].strip() for row in rows)
     many = "s" if len(rows) != 1 else ""

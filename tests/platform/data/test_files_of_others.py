@@ -112,6 +112,14 @@ def test_a_key_that_is_there_twice_is_no_text(tmp_path: Path) -> None:
                 refused()
 
 
+@pytest.mark.parametrize("ascii", [True, False])
+def test_a_key_in_any_script_that_is_there_twice_is_no_text(tmp_path: Path, ascii: bool) -> None:
+    key = json.dumps("größe", ensure_ascii=ascii)
+    (tmp_path / "a.jsonl").write_text(f'{{{key}: "one", "größe": "two"}}\n{{{key}: "three"}}\n')
+    counts = ReadCounts()
+    assert read(tmp_path / "a.jsonl", counts=counts, strict=False, text_column="größe") == ["three"] and counts.skipped_lines == 1
+
+
 def test_a_name_that_is_not_utf8_is_named_and_the_other_files_are_read(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.txt")
     path.write_text("text")
@@ -122,6 +130,19 @@ def test_a_name_that_is_not_utf8_is_named_and_the_other_files_are_read(tmp_path:
         read(path)
     (tmp_path / "b.txt").write_text("other")
     assert read(tmp_path, strict=False) == ["other"]
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_a_text_is_not_cut_at_a_separator_in_it(tmp_path: Path, name: str, mark: str) -> None:
+    rows = ["id,text", "1,plain", "2,trailing separators,,", "3,the one, and the other", "4,end"]
+    path = tmp_path / name
+    path.write_text("\n".join(rows).replace(",", mark))
+    for refused in (lambda: read(path), lambda: read_references(path), lambda: read_texts(path)):
+        with pytest.raises(ValueError, match=rf"{name}:4 has 3 columns, but the first line names 2"):
+            refused()
+    counts = ReadCounts()
+    assert read(path, counts=counts, strict=False) == ["plain", "trailing separators", "end"] and counts.skipped_lines == 1
+    assert read(path, text_column="2")[3] == "the one"  # without names any number of columns may follow
 
 
 def test_line_breaks_and_quotes_in_a_csv(tmp_path: Path) -> None:

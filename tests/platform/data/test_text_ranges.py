@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from elf_platform.data.text_ranges import UnreadableFile, cut, lines, paragraphs, text_of
 
-TEXT = st.lists(st.sampled_from(["a", "é", "🎉", " ", "\t", "\n", "\n", "\n\n", "\r\n"]), max_size=60).map("".join)
+TEXT = st.lists(st.sampled_from(["a", "é", "🎉", " ", "\t", "\n", "\n", "\n\n", "\r\n", "\ufefb\n"]), max_size=60).map("".join)
 BOM = b"\xef\xbb\xbf"
 LIMIT = 1 << 20
 
@@ -49,6 +49,7 @@ def oracle(text: str) -> list[str]:
 @given(text=TEXT, parts=st.integers(1, 9), chunk=st.integers(1, 17))
 @example(text="a\n \na", parts=3, chunk=1)
 @example(text="aaaa\n\n\n\naaaa\n\n", parts=9, chunk=2)
+@example(text="\ufefb\naaaa", parts=2, chunk=17)  # a letter of whose bytes byte order marks are made as well
 @settings(max_examples=400, deadline=None)
 def test_every_document_belongs_to_exactly_one_range(text: str, parts: int, chunk: int) -> None:
     assert documents(text.encode(), parts=parts, chunk=chunk) == oracle(text)
