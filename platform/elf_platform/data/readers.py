@@ -237,7 +237,8 @@ def _json_values(part: CorpusPart, strict: bool, counts: ReadCounts) -> Iterator
             if not line.strip():
                 yield offset, _BLANK
                 continue
-            twice = any(sum(map(line.count, some)) > 1 for some in forms)  # the hook costs as much again as the line, so it runs where it may matter
+            # The hook costs as much again as the line, so it runs where it may matter.
+            twice = any(sum(map(line.count, some)) > 1 for some in forms)
             try:
                 record = json.loads(line.decode(), object_pairs_hook=as_record if twice else None)
             except UnicodeDecodeError as error:
