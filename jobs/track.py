@@ -26,14 +26,13 @@ def main(argv: list[str]) -> int:
     if (words.verb == "list") == bool(words.runs) or (words.storage and words.verb != "list"):
         parser.error("list takes no RUN, but --storage if wanted; status and flush take the folders or names of runs")
     from elf_platform.lookup import resolve
-    from elf_platform.terminal import harmless
     from elf_platform.tracking.status import describe, flush_run, list_storage
     folders = [resolve(name, "run") for name in words.runs]
     if words.verb != "flush":
-        print(harmless("\n\n".join(map(describe, folders)) if folders else list_storage(words.storage)))
+        print("\n\n".join(map(describe, folders)) if folders else list_storage(words.storage))
         return 0
     done, lines = zip(*(flush_run(folder, words.uri) for folder in folders), strict=True)
-    print(harmless("\n".join(lines)))
+    print("\n".join(lines))
     return 0 if all(done) else 1
 
 

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from elf_platform.config_io import default_storage
+from elf_platform.terminal import harmless
 from elf_platform.tracking.base import load_handle
 from elf_platform.tracking.journal import read_events, waiting
 from elf_platform.tracking.listing import list_runs
@@ -50,7 +51,7 @@ def describe(run_folder: Path) -> str:
     for event in events:
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time))
         lines.append(f"  {clock}  step {event.step:<7} {event.kind:<11} {' '.join(event.text.split())}")
-    return "\n".join(lines)
+    return harmless("\n".join(lines))
 
 
 def _amount(run_folder: Path) -> str:
