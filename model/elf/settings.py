@@ -11,7 +11,7 @@ import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
 
 _LONGEST = 4096  # of a name or path: the limit of Linux
 _LARGEST = 2**63 - 1  # what arrays, Arrow files and the libraries' counters hold
@@ -106,6 +106,9 @@ def _problem(hint: Any, value: Any) -> str:
     if origin in (Union, types.UnionType):
         found = [_problem(member, value) for member in typing.get_args(hint)]
         return "" if "" in found else found[0]
+    if origin is Literal:
+        words = typing.get_args(hint)
+        return "" if value in words else f"must be one of {', '.join(map(str, words))}"
     if origin is tuple and isinstance(value, tuple | list):
         members = typing.get_args(hint)
         members = (members[0],) * len(value) if members[-1] is Ellipsis else members

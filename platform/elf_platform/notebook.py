@@ -12,7 +12,7 @@ Shapes: B rows of a batch, L tokens of a row.
 import contextlib
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from elf.data.packing import flatten, pack
 from elf.data.pairs import pack_pairs
 from elf.data.tokenizer import Tokenizer, normalise, well_formed
 from elf.nn.config import Precision
+from elf.sampling.config import SampleConfig
 from elf_platform.config_io import unknown_key
 from elf_platform.evaluate.compare import score_table
 from elf_platform.evaluate.judge import NO_JUDGE, load_judge
@@ -60,6 +61,8 @@ class Model:
 
         settings: of the sampler (``steps=64, sampler="ode", seed=3``), over those that the artefact keeps, and ``compute_batch``.
         Raises ValueError for settings that the model does not have, and for a conditional model, which needs sources."""
+        if self.artefact.sizes.source_length:
+            raise ValueError(f"{self.artefact.folder} is a conditional model: it answers sources; give them to translate()")
         return self._draw(None, count=count, **settings)
 
     def translate(self, sources: str | Sequence[str], **settings: Any) -> list[str]:
@@ -79,6 +82,8 @@ class Model:
         Raises ValueError for a model that cannot continue a text."""
         if self.artefact.sizes.source_length:
             raise ValueError(f"{self.artefact.folder} is a conditional model: it answers sources and continues no text; use translate()")
+        if self.artefact.process.needs_codec:
+            raise ValueError(f"{self.artefact.folder} ({self.artefact.process.kind}) continues no text; use sample()")
         return self._draw(_several(prompts), **settings)
 
     def loss(
@@ -90,8 +95,9 @@ class Model:
         branches that each row is measured with, fixed by ``seed``; a process without noise needs none. The figures are named as in a
         run's log without "valid/" (docs/metrics.md), those by noise level left out. Raises ValueError for texts without a token, and for
         sources where none belong or are missing."""
-        if draws < 1:
-            raise ValueError(f"draws is {draws}, but each text is measured with at least 1")
+        if not isinstance(draws, int) or draws < 1:
+            raise ValueError(f"draws is {draws!r}, but a whole number was expected, at least 1, of draws that each text is measured with")
+        SampleConfig(seed=seed)  # refuses one that is none
         repeats = draws if self.artefact.process.needs_codec else 1
         rows = _TextRows(_several(texts), None if sources is None else _several(sources), self.artefact, repeats=repeats)
         figures = artefact_losses(self.artefact, rows, count=len(rows), micro_batch=MICRO_BATCH, seed=seed, device=self._device)
@@ -106,7 +112,8 @@ class Model:
             if name not in _SETTINGS:
                 raise ValueError(unknown_key(name, _SETTINGS))
         command = SampleCommand(
-            artefact=self.artefact.folder, precision=self.precision, given=tuple(n for n in SETTINGS if n in settings), **settings
+            artefact=self.artefact.folder, precision=self.precision, given=tuple(n for n in SETTINGS if n in settings),
+            prompt=None if sources is None else "", **settings,  # stands for the sources
         )
         task = check(command, self.artefact, threads=command.threads or usable_cpus(), texts=sources)
         device = self._device
@@ -127,6 +134,7 @@ def load(model: str | Path, *, storage: str | Path | None = None, gpu: str = "au
 
     storage: where runs are looked up by name; None for $ELF_HOME, or ~/elf-runs. precision: of the network's trunk, fp32 or bf16.
     Raises FileNotFoundError or ValueError, saying what lies there instead, when it is no finished model."""
+    SampleCommand(artefact=Path(model), gpu=gpu, precision=precision)  # type: ignore[arg-type]  # refuses words that it does not know
     device, _ = sampling_device(gpu, this_machine(torch.cuda.device_count()))
     folder = resolve(model, "artefact", storage=Path(storage) if storage is not None else None)
     artefact = load_artefact(folder, device=device, precision=precision)
@@ -201,6 +209,8 @@ def _encode(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
 
 def _several(texts: str | Sequence[str]) -> list[str]:
     """One text or many, as a list. Raises ValueError for what is no text."""
+    if not isinstance(texts, Iterable) or isinstance(texts, Mapping):
+        raise ValueError(f"texts are {type(texts).__name__} ({texts!r:.60}), but a string or a list of strings was expected; convert them")
     many = [texts] if isinstance(texts, str) else list(texts)
     for number, text in enumerate(many):
         if not isinstance(text, str):

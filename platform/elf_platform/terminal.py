@@ -24,7 +24,7 @@ class Terminal(Console):
     def __init__(self, file: IO[str] | None = None, *, stderr: bool = False, width: int | None = None) -> None:
         super().__init__(file=file, stderr=stderr, width=width, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+    def render_str(self, text: str, **options: Any) -> Text:
         """The text of a line or cell; its control characters have no effect."""
         return super().render_str(harmless(text), **options)
 

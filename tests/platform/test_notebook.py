@@ -62,6 +62,8 @@ def test_the_texts_are_those_of_the_job(storage: Path, named: Callable[[str], Mo
     assert len({*(row["text"] for row in printed)}) == 3, "or anything would do"
     asked = print_samples(SampleCommand(artefact=storage / "runs" / "translate" / "artefact", prompt="the sun", steps=4, gpu="off"))
     assert named("translate").translate(["the sun", ""], steps=4) == [asked[0]["text"], ""]
+    several = named("translate").translate(["the sun", ""], steps=4, per_source=2)
+    assert several[::2] == [asked[0]["text"], ""] and several[1] and several[3] == ""
     continued = print_samples(SampleCommand(artefact=storage / "runs" / "ar-run" / "artefact", prompt="the sun", gpu="off"))
     assert named("ar-run").complete("the sun") == [continued[0]["text"]]
 
@@ -110,8 +112,8 @@ def test_scores_are_a_record(storage: Path) -> None:
     ("call", "says"),
     [
         (lambda m: m("my-run").translate("the sun"), "trained on plain text"),
-        (lambda m: m("my-run").complete("the sun"), "cannot continue a text"),
-        (lambda m: m("translate").sample(2), "needs sources"),
+        (lambda m: m("my-run").complete("the sun"), "continues no text"),
+        (lambda m: m("translate").sample(2), r"give them to translate\(\)"),
         (lambda m: m("translate").complete("the sun"), r"use translate\(\)"),
         (lambda m: m("translate").loss("the sun"), "each text needs its source"),
         (lambda m: m("translate").loss(["the sun"], sources=["a", "b"]), "1 texts but 2 sources"),
@@ -120,7 +122,16 @@ def test_scores_are_a_record(storage: Path) -> None:
         (lambda m: m("my-run").loss([None]), "text 0 is NoneType"),
         (lambda m: m("my-run").sample(2, step=3), "did you mean steps"),
         (lambda m: m("my-run").sample(2, steps=0), "steps"),
+        (lambda m: m("my-run").loss("the sun", draws=2.5), "draws is 2.5, but a whole number"),
+        (lambda m: m("my-run").loss("the sun", seed=-1), "seed is -1"),
+        (lambda m: m("translate").translate(None), "texts are NoneType"),
+        (lambda m: m("translate").translate({"a": "the sun"}), "texts are dict"),
+        (lambda m: m("translate").translate("the sun", count=3), "--count is given by the sources"),
+        (lambda m: m("translate").translate("the sun " * 9, strict=True), "the given texts: source 1 has"),
         (lambda m: m("my-runn"), "my-run"),
+        (lambda m: load("my-run", gpu="maybe"), "gpu is 'maybe'"),
+        (lambda m: load("my-run", precision="fp8"), "precision is 'fp8'"),
+        (lambda m: elf_platform.score(["a", "b"], references=["a", None]), "texts are NoneType"),
         (lambda m: elf_platform.score([]), "no text"),
     ],
 )

@@ -170,8 +170,14 @@ def _entries(pattern: str) -> Iterator[_Entry]:
     elif _MAGIC.search(path):
         names = sorted(glob.glob(path, recursive=True))
         files = [name for name in names if not os.path.isdir(name)]
-        yield from map(_entry, files)
+        places = {_place(name): name for name in sorted(files, key=lambda name: (-name.count("/"), name))}  # the shortest is kept
+        yield from (_entry(name) if places[_place(name)] == name else _Entry(name, reason=TWICE) for name in files)
         yield from (_Entry(name, reason=FOLDER) for name in _without_files(filter(os.path.isdir, names), files))
+
+
+def _place(path: str) -> str:
+    """Where a file lies, whatever links its folder was reached by: ** follows those that lead back, again and again."""
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def _entry(path: str) -> _Entry:

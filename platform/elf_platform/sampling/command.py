@@ -165,9 +165,9 @@ def check(command: SampleCommand, artefact: Artefact, *, threads: int, texts: Se
             f"--compile does not pay for the process {process.kind}, whose rows grow token by token: each length would be compiled; "
             "leave it away"
         )
+    where = "the given texts" if texts is not None else str(command.sources or "--prompt")
     texts = _texts(command, artefact) if texts is None else texts
     limit = source_length or sizes.length - 1
-    where = str(command.sources) if command.sources else "--prompt" if command.prompt is not None else "the given texts"
     sources = encode_sources(texts, artefact.tokenizer, limit=limit, strict=command.strict, where=where)
     count = len(sources) * command.per_source if given else command.count or DEFAULT_COUNT
     config = command.config(artefact, count)

@@ -10,7 +10,7 @@ from elf_platform.config import DataConfig, TokenizerConfig
 from elf_platform.data.corpora import Corpus, resolve
 from elf_platform.data.inspect_data import inspect, verify
 from elf_platform.data.prepare import prepare, summary
-from elf_platform.data.selection import select
+from elf_platform.data.selection import TWICE, select
 from elf_platform.data.tasks import Statement
 
 
@@ -107,6 +107,8 @@ def test_a_link_back_is_followed_once_and_counted(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "loop").symlink_to(tmp_path)
     assert left(of(tmp_path)) == {"folders that a link": (1, ("loop",))}
+    found = of(tmp_path / "**" / "*.txt")
+    assert [name for name, _ in found.sources] == ["a.txt"] and {one.reason for one in found.left_out} == {TWICE}
 
 
 def test_a_folder_that_may_not_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
