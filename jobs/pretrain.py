@@ -14,6 +14,7 @@ def main(argv: list[str]) -> None:
     if run.print_only:
         sys.stdout.write(describe_run(run.config) + "\n")
         return
+    run.check_store()
     from elf_platform.pretrain import pretrain
 
     pretrain(run.config, run.recipe, extend=run.extend, based_on=run.based_on)

@@ -7,6 +7,7 @@ that its writer holds: a process number proves nothing, since containers and mac
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import os
 import secrets
@@ -122,7 +123,7 @@ def discard(folder: Path) -> None:
 def clear_leftovers(parent: Path, name: str = "") -> None:
     """Remove what killed writers left in ``parent``: of files and folders called ``name``, or of all. What its writer still holds stays."""
     for prefix in (TEMPORARY, REPLACED):
-        for path in parent.glob(f"{prefix}{name}-*" if name else f"{prefix}*"):
+        for path in parent.glob(f"{prefix}{glob.escape(name)}-*" if name else f"{prefix}*"):
             with contextlib.suppress(OSError):  # held, or gone meanwhile; without locks on the file system it stays
                 lock = os.open(path, os.O_RDONLY)
                 try:

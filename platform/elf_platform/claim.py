@@ -261,7 +261,7 @@ def _finished(folder: Path, config: RunConfig, changed: bool) -> bool:
         figures = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         done = float(figures["steps"]) >= config.train.steps
         made_with = figures.get("made_with")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return False
     artefact = folder / "artefact"
     if artefact.is_dir() and newest_step(folder) >= config.train.steps and not is_whole(artefact):

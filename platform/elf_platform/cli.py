@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import re
+import shlex
 import shutil
 import sys
 import textwrap
@@ -54,6 +55,17 @@ class ParsedRun:
     """The run of this name is to go on, to more steps where the configuration has them."""
     based_on: str = ""
     """The run whose settings these are; its weights are not taken."""
+    store: str = ""
+    """Where the file of --config or --extend sends figures, when the user has not named it."""
+
+    def check_store(self) -> None:
+        """Raises ValueError for such a store: a run folder may come from anywhere, and name any server."""
+        if self.store:
+            raise ValueError(
+                f"the run whose settings these are sent its figures to {redact(self.store)}, which you have not named; a folder that came "
+                f"from elsewhere may name any server. If you want them there, add: --tracking.uri {shlex.quote(self.store)} (or set "
+                "MLFLOW_TRACKING_URI); for the storage's own store add: --tracking.uri ''"
+            )
 
 
 def parse_run_config(argv: Sequence[str], *, prog: str = "", summary: str = "Train a model.", page: Page = TRAIN_PAGE) -> ParsedRun:
@@ -75,7 +87,8 @@ def parse_run_config(argv: Sequence[str], *, prog: str = "", summary: str = "Tra
     if words.extend:
         check_extension(base, config)
     return ParsedRun(
-        config=config, recipe=recipe, print_only=words.print_only, extend=bool(words.extend), based_on=_trained(words.config)
+        config=config, recipe=recipe, print_only=words.print_only, extend=bool(words.extend), based_on=_trained(words.config),
+        store=_unnamed_store(words, config),
     )
 
 
@@ -121,7 +134,7 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
         if not (isinstance(cause, ValueError | OSError) or _is_rays(cause)):
             raise
         if os.environ.get("ELF_DEBUG", "") not in ("", "0"):
-            traceback.print_exc()
+            print(redact("".join(traceback.format_exception(error))), file=sys.stderr)
         print(error_paragraph(cause), file=sys.stderr)
         raise SystemExit(2) from None
     raise SystemExit(code or 0)
@@ -243,6 +256,14 @@ def _keeps_name(config: RunConfig, given: str) -> RunConfig:
     known, recipe = read_config(Path(given).expanduser())
     same = all(found.role in ("free", "afterwards") for found in compare(known, config))
     return dataclasses.replace(config, name=known.name) if same and is_automatic(known.name, recipe) else config
+
+
+def _unnamed_store(words: Words, config: RunConfig) -> str:
+    if not (words.config or words.extend) or any(word.split("=")[0] in ("--tracking.uri", "--tracking-uri") for word in words.settings):
+        return ""
+    from elf_platform.tracking.runs import naming
+
+    return config.tracking.uri if naming(config.tracking.uri) else ""
 
 
 def _trained(given: str) -> str:

@@ -106,7 +106,7 @@ def from_record(record: Mapping[str, Any]) -> RunConfig:
     Raises ValueError for a format that is not known, and what ``from_dict`` raises."""
     plain: dict[str, Any] = json.loads(json.dumps(record))
     version = plain.pop("format", 1)  # without a number: a checkpoint of the first format
-    if version not in RENAMED and version != FORMAT:
+    if type(version) is not int or (version not in RENAMED and version != FORMAT):
         raise ValueError(f"has format {version}, but this version of the code reads formats up to {FORMAT}; use the code that wrote it")
     for older in range(version, FORMAT):
         for old, new in RENAMED[older].items():
@@ -138,7 +138,8 @@ def read_config(path: Path) -> tuple[RunConfig, str]:
 def read_history(path: Path) -> list[dict[str, Any]]:
     """What was changed after a run began, oldest first; the same errors as ``read_config``."""
     history = _read(path)[1].get("history", [])
-    return history if isinstance(history, list) else []
+    entries = history if isinstance(history, list) else []
+    return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("changed", {}), dict)]
 
 
 def _read(path: Path) -> tuple[Path, dict[str, Any]]:

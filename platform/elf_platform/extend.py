@@ -10,6 +10,7 @@ from elf.optim import learning_rate
 from elf_platform.config import RunConfig
 from elf_platform.config_io import default_storage, read_config
 from elf_platform.identity import compare
+from elf_platform.tracking.runs import naming
 from elf_platform.words import BUILTIN
 
 
@@ -38,7 +39,7 @@ def check_extension(known: RunConfig, config: RunConfig) -> None:
 
 def show_command(config: RunConfig, run: str = "") -> str:
     """The command that goes on with a run, or shows it when it is finished; run: its folder, where it is not that of ``config``."""
-    return shlex.join([*_job(), "--extend", run or config.name, *([] if run else _storage(config))])
+    return shlex.join([*_job(), "--extend", run or config.name, *([] if run else _storage(config)), *naming(config.tracking.uri)])
 
 
 def extend_command(known: RunConfig, config: RunConfig) -> str:
@@ -47,7 +48,7 @@ def extend_command(known: RunConfig, config: RunConfig) -> str:
     for found in compare(known, config):
         if found.role in ("steps", "afterwards", "corpus"):
             words += _setting(found.path, found.new)
-    return shlex.join([*_job(), "--extend", known.name, *_storage(known), *words])
+    return shlex.join([*_job(), "--extend", known.name, *_storage(known), *naming(known.tracking.uri), *words])
 
 
 def newest_step(folder: Path) -> int:

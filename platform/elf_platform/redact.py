@@ -35,9 +35,14 @@ def take_login(uri: str, setting: str) -> str:
             f"{setting} {redact(uri)} has a secret among its parameters, which would be written in the run; give it as user:password@ "
             f"before the host, or in the environment ({_USER} and {_PASSWORD}, MLFLOW_TRACKING_TOKEN)"
         )
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc and parts.netloc and "@" in uri:
+        raise ValueError(
+            f"{setting} {parts.scheme}://... has an @ behind the first / ? or # of what follows: if it is that before the host, write "
+            "these in the user's name and the password as %2F, %3F and %23"
+        )
     if not _LOGIN.match(uri):
         return uri
-    parts = urlsplit(uri)
     login, _, host = parts.netloc.rpartition("@")
     user, colon, password = login.partition(":")
     if parts.scheme in _SERVERS:

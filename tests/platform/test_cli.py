@@ -352,6 +352,21 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_debug_shows_no_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    secret = "hunter2"  # a traceback shows the lines of the source as well
+
+    def main(_: list[str]) -> None:
+        try:
+            raise OSError(f"no way to http://me:{secret}@host/")
+        except OSError as error:
+            raise ValueError(f"postgresql://me:{secret}@db/mlflow") from error
+
+    monkeypatch.setenv("ELF_DEBUG", "1")
+    assert finish(main, monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert secret not in said and said.count("***@") >= 3 and "Traceback" in said
+
+
 def test_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     def main(_: list[str]) -> None:
         raise KeyboardInterrupt

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from elf_platform.commands import job_command
 from elf_platform.report.record import RunRecord, Sample
+from elf_platform.tracking.runs import naming
 
-COMMAND = "command/"
-"""Keys of summary.json that hold a further command to try next; the rest of the key says what it does."""
 NO_TEXT = "(no text)"
 PROMPT = 200
 """Characters of a source that is shown in a command."""
@@ -108,16 +107,15 @@ def commands(record: RunRecord, *, anywhere: bool) -> list[tuple[str, str]]:
             rows.append(("sample more", job("sample", artefact, "--count", "128", "--out", record.folder / "samples")))
             words = ("--judge", str(judge), "--real_text", data, "--controls")
             rows.append(("score them", job("evaluate", record.folder / "samples", *words)))
-    steps = record.setting("train.steps")
+    steps, store = record.setting("train.steps"), naming(str(record.setting("tracking.uri") or ""))
     if artefact and isinstance(steps, int):
-        rows.append(("train on", job("pretrain", "--extend", record.folder, "--train.steps", str(2 * steps))))
+        rows.append(("train on", job("pretrain", "--extend", record.folder, *store, "--train.steps", str(2 * steps))))
     if record.config and record.summary:
         seed = str(_seed(record) + 1)
-        anew = ("--config", record.folder, "--seed", seed, "--name", f"{record.name}-seed-{seed}")
+        anew = ("--config", record.folder, "--seed", seed, "--name", f"{record.name}-seed-{seed}", *store)
         rows.append(("train a variant", job("pretrain", *anew)))
     if record.tracking:
         rows.append(("open in MLflow", record.tracking))
-    rows += [(key[len(COMMAND) :], str(value)) for key, value in record.summary.items() if key.startswith(COMMAND)]
     return [(what, line) for what, line in rows if line]
 
 

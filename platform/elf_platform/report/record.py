@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from elf_platform.tracking import Event, load_handle, read_events, read_metrics, ui_command
-from elf_platform.tracking.journal import METRICS_FILE, read_lines
+from elf_platform.tracking.journal import METRICS_FILE, finite, read_lines
 
 Line = list[tuple[float, float]]
 """(x, y) points in the order of x."""
@@ -88,9 +88,8 @@ def read_record(run_folder: Path, *, anywhere: bool = True) -> RunRecord:
     metrics: dict[str, Line] = {}
     for step, values in read_metrics(run_folder / METRICS_FILE):
         for name, value in values.items():
-            if isinstance(value, int | float):
-                metrics.setdefault(name, []).append((step, value))
-    config = _object(run_folder / "config.json")
+            metrics.setdefault(name, []).append((step, value))
+    config, summary = _object(run_folder / "config.json"), _object(run_folder / "summary.json")
     trajectory = _object(run_folder / "trajectory.json")
     handle = load_handle(run_folder)
     edges, counts = _times(_object(run_folder / "times.json"))
@@ -99,7 +98,9 @@ def read_record(run_folder: Path, *, anywhere: bool = True) -> RunRecord:
         folder=run_folder.absolute(),
         tracking=ui_command(handle, anywhere=anywhere) if handle else "",
         config=config,
-        summary=_object(run_folder / "summary.json"),
+        summary={
+            name: value for name, value in summary.items() if value != value or finite(value) or not isinstance(value, int | float)
+        },  # not a number: not defined
         metrics=metrics,
         events=read_events(run_folder),
         samples=_samples(run_folder / "samples.jsonl"),

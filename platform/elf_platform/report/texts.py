@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from elf_platform.report.charts import clean
-from elf_platform.report.closing import COMMAND, NO_TEXT, last_samples
+from elf_platform.report.closing import NO_TEXT, last_samples
 from elf_platform.report.record import RunRecord, Sample
 from elf_platform.report.series import spread
 
@@ -117,7 +117,7 @@ def _duration(seconds: float) -> str:
 def settings_section(record: RunRecord) -> str:
     """The whole configuration and every other figure of the summary, folded."""
     rows = _rows(record.config)
-    figures = [(key, value) for key, value in record.summary.items() if not key.startswith(COMMAND)]
+    figures = list(record.summary.items())
     tables = []
     if figures:
         body = "".join(f"<tr><th>{clean(key)}</th><td>{clean(_plain(value))}</td></tr>" for key, value in figures)

@@ -58,9 +58,11 @@ def load_handle(run_folder: Path) -> RunHandle | None:
     """The handle kept in a run folder; None without one or with one that cannot be read (the run is then found by nobody)."""
     try:
         kept = json.loads((run_folder / HANDLE_FILE).read_text("utf-8"))
-        return RunHandle(**kept | {"credentials": {}})
-    except (FileNotFoundError, ValueError, TypeError):
+        handle = RunHandle(**kept | {"credentials": {}})
+    except (OSError, ValueError, TypeError):
         return None
+    usual = asdict(RunHandle(kind="null"))
+    return handle if all(type(value) is type(usual[name]) for name, value in asdict(handle).items()) else None
 
 
 def newest(handle: RunHandle, run_folder: Path) -> RunHandle:

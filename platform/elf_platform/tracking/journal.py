@@ -13,6 +13,8 @@ METRICS_FILE = "metrics.jsonl"
 UPLOADS_FILE = "uploads.jsonl"
 EVENTS_FILE = "events.jsonl"
 CURSOR_FILE = "tracking.cursor"
+_LARGEST = 2**53
+"""Whole numbers above it are no steps, and no float holds all of them."""
 
 
 def append(path: Path, line: Mapping[str, Any]) -> None:
@@ -47,18 +49,26 @@ def read_metrics(path: Path) -> list[tuple[int, dict[str, float]]]:
     by_step: dict[int, dict[str, float]] = {}
     for _, line in read_lines(path):
         if _has_metrics(line):
-            by_step.setdefault(line["step"], {}).update(line["metrics"])
+            by_step.setdefault(line["step"], {}).update({name: value for name, value in line["metrics"].items() if finite(value)})
     return sorted(by_step.items())
 
 
+def finite(value: object) -> bool:
+    """Whether it is a number such as ours are, which any page can show."""
+    return isinstance(value, int | float) and abs(value) < 1e300
+
+
 def _has_metrics(line: Mapping[str, Any]) -> bool:
-    return isinstance(line.get("step"), int) and isinstance(line.get("metrics"), dict)
+    step, metrics = line.get("step"), line.get("metrics")
+    return isinstance(step, int) and abs(step) < _LARGEST and isinstance(metrics, dict)
 
 
 def event_of(line: Mapping[str, Any]) -> Event | None:
     """The event in a line of events.jsonl; None for a line that is none."""
     step, time, kind, text = (line.get(name) for name in ("step", "time", "kind", "text"))
-    if not (isinstance(step, int) and isinstance(time, int | float) and isinstance(kind, str) and isinstance(text, str)):
+    if not (isinstance(step, int) and abs(step) < _LARGEST and isinstance(time, int | float) and finite(time)):
+        return None
+    if not (isinstance(kind, str) and isinstance(text, str)):
         return None
     return Event(step=step, time=float(time), kind=kind, text=text)
 

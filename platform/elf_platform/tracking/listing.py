@@ -57,7 +57,8 @@ def read_run(folder: Path) -> Listed:
     """What the files of a run folder say; files that are missing or unfinished say nothing."""
     points = read_metrics(folder / METRICS_FILE)
     config, handle = _object(folder / "config.json"), load_handle(folder)
-    wanted = config.get("train", {}).get("steps")
+    train = config.get("train")
+    wanted = train.get("steps") if isinstance(train, dict) else None
     done = _object(folder / "summary.json").get("steps", wanted) if (folder / "summary.json").is_file() else None
     if is_held(folder):
         state = "running"

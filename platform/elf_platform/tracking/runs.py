@@ -131,8 +131,12 @@ def flush(handle: RunHandle, run_folder: Path) -> bool:
 
 def flush_command(handle: RunHandle, run_folder: Path) -> str:
     """The command that sends what waits in the run folder, from any directory; with the store by name, unless it is the storage's own."""
-    named = () if handle.uri in known_stores() else ("--tracking.uri", handle.uri)
-    return job_command("track", "flush", run_folder.absolute(), *named, anywhere=True)
+    return job_command("track", "flush", run_folder.absolute(), *naming(handle.uri), anywhere=True)
+
+
+def naming(uri: str) -> list[str]:
+    """Words of a command that name a store which the user has to name, because only a run folder does."""
+    return ["--tracking.uri", uri] if uri and uri not in known_stores() else []
 
 
 def known_stores() -> list[str]:

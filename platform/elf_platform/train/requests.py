@@ -94,9 +94,15 @@ class Inbox:
         except OSError:  # no one asked yet; or a storage that fails for a moment, which is no reason to end
             return []
         asked = {name for name in names if not f"{name}.json".endswith(_ANSWER)}
-        read = [(name, self._read(name)) for name in sorted(asked - self._seen)]
-        new = [request for name, request in read if request and (request.action == "stop" or f"{name}.answer" not in names)]
-        self._seen |= asked
+        new = []
+        for name in sorted(asked - self._seen):
+            try:
+                request = self._read(name)
+            except OSError:  # the next look tries again
+                continue
+            self._seen.add(name)
+            if request and (request.action == "stop" or f"{name}.answer" not in names):
+                new.append(request)
         self._open += new
         return new
 
@@ -111,9 +117,10 @@ class Inbox:
         return (self.folder / f"{request.name}.json").is_file()
 
     def _read(self, name: str) -> Request | None:
-        """One of this launch; None for others."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            request = Request(name=name, **json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8")))
+        """One of this launch; None for others. Raises OSError when the storage does not give it."""
+        text = (self.folder / f"{name}.json").read_text(encoding="utf-8", errors="replace")
+        with contextlib.suppress(ValueError, TypeError):
+            request = Request(name=name, **json.loads(text))
             if request.launch == self.launch and request.action in ACTIONS:
                 return request
         return None

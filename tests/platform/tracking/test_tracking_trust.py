@@ -205,6 +205,14 @@ def test_secrets_among_the_parameters_and_in_data_paths_are_refused() -> None:
     assert DataConfig(paths=("/data/a?token=b.txt", "s3://bucket/a.txt?region=eu-west-1&endpoint_override=x")).paths
 
 
+@pytest.mark.parametrize("sign", ["/", "?", "#"])
+def test_a_password_that_ends_the_host_is_refused(sign: str) -> None:
+    with pytest.raises(ValueError, match="%2F") as refused:
+        TrackingConfig(uri=f"http://me:a{sign}{SECRET}@host:5000")
+    assert SECRET not in str(refused.value)
+    assert TrackingConfig(uri="sqlite:////home/a@b/mlflow.db").uri == "sqlite:////home/a@b/mlflow.db"
+
+
 def test_texts_that_a_model_wrote_stay_as_they_are(tmp_path: Path) -> None:
     text = "see http://a:b@host/?token=abc"
     start_tracker(RunHandle(kind="jsonl"), tmp_path).text("sample", text, 1)

@@ -119,3 +119,16 @@ def test_patience_and_a_group_that_died_meanwhile(policy: Policy, tmp_path: Path
     policy.patience_s = 0.0
     assert decide(policy, start=-5e8) == 3
     withdraw(tmp_path, Request(launch="one", name="nothing", action="save", reason=""))
+
+
+def test_a_stop_that_could_not_be_read_is_read_at_the_next_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inbox, read = Inbox(tmp_path, "one"), Path.read_text
+    ask(tmp_path, "one", "stop", "Ctrl-C")
+
+    def fails(*_: Any, **__: Any) -> str:
+        raise OSError("the storage does not answer")
+
+    monkeypatch.setattr(Path, "read_text", fails)
+    assert inbox.poll() == []
+    monkeypatch.setattr(Path, "read_text", read)
+    assert actions(inbox.poll()) == ["stop"] and inbox.poll() == []
