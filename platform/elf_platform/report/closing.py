@@ -112,7 +112,7 @@ def commands(record: RunRecord, *, anywhere: bool) -> list[tuple[str, str]]:
         rows.append(("train on", job("pretrain", "--extend", record.folder, *store, "--train.steps", str(2 * steps))))
     if record.config and record.summary:
         seed = str(_seed(record) + 1)
-        anew = ("--config", record.folder, "--seed", seed, "--name", f"{record.name}-seed-{seed}", *store)
+        anew: tuple[str | Path, ...] = ("--config", record.folder, "--seed", seed, "--name", f"{record.name}-seed-{seed}", *store)
         rows.append(("train a variant", job("pretrain", *anew)))
     if record.tracking:
         rows.append(("open in MLflow", record.tracking))
