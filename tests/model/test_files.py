@@ -160,3 +160,9 @@ def test_what_a_killed_writer_left_goes_and_what_a_living_one_holds_stays(tmp_pa
     living.communicate("", timeout=30)
     assert living.returncode == 0 and sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
     assert (tmp_path / "folder/part").read_text() == "half" and json.dumps((tmp_path / "file").read_text()) == '"half"'
+
+
+def test_leftovers_of_a_name_in_brackets_go(tmp_path: Path) -> None:
+    (tmp_path / f"{TEMPORARY}a[b]-0123456789ab").mkdir()
+    clear_leftovers(tmp_path, "a[b]")
+    assert list(tmp_path.iterdir()) == []
