@@ -24,14 +24,16 @@ class Node:
 class Growth:
     """What autoscaling may bring."""
 
+    head: tuple[Node, ...] = ()
+    """The head of the cluster, which is there in any case, where it is known."""
     kinds: tuple[Node, ...] = ()
-    """Kinds of machine, and how many of each there may be."""
+    """Kinds of machine beside it, and how many of each there may be."""
     machines: int = 0
-    """Most machines of all kinds together."""
+    """Most machines of all these kinds together."""
 
     def room(self, *, cpus: float, gpus: float = 0.0) -> int:
         """Workers that fit when the cluster is as large as it may be, with the kinds that carry most of them."""
-        total, left = 0, self.machines
+        total, left = sum(node.room(cpus=cpus, gpus=gpus) * node.count for node in self.head), self.machines
         for each, count in sorted(((kind.room(cpus=cpus, gpus=gpus), kind.count) for kind in self.kinds), reverse=True):
             total += each * min(count, left)
             left -= min(count, left)
@@ -69,10 +71,13 @@ class Cluster:
 
     def widest(self, workers: int, *, gpus: int = 0) -> int:
         """Most CPU threads that each of ``workers`` can have, at least 1. With GPUs, no more than a GPU's even share of its node."""
-        kinds = (*self.nodes, *self.growth.kinds)
+        growth = self.growth
+        kinds = (*self.nodes, *growth.head, *growth.kinds)
         for threads in range(int(max((node.cpus for node in kinds), default=1)), 1, -1):
-            now, later = (tuple(n for n in some if not gpus or n.gpus * threads <= n.cpus) for some in (self.nodes, self.growth.kinds))
-            capped = Cluster(nodes=now, local=self.local, growth=Growth(kinds=later, machines=self.growth.machines))
+            now, head, later = (
+                tuple(n for n in some if not gpus or n.gpus * threads <= n.cpus) for some in (self.nodes, growth.head, growth.kinds)
+            )
+            capped = Cluster(nodes=now, local=self.local, growth=Growth(head=head, kinds=later, machines=growth.machines))
             if capped.room(cpus=threads, gpus=gpus) >= workers:
                 return threads
         return 1
@@ -82,7 +87,8 @@ class Cluster:
         said = _machines(self.nodes) or "no nodes"
         if not self.growth.kinds:
             return said
-        return f"{said}, and may grow to {self.growth.machines} nodes, at most {_machines(self.growth.kinds)}"
+        nodes = self.growth.machines + len(self.growth.head)
+        return f"{said}, and may grow to {nodes} nodes, at most {_machines((*self.growth.head, *self.growth.kinds))}"
 
 
 def _machines(nodes: Iterable[Node]) -> str:
@@ -98,11 +104,11 @@ def _machines(nodes: Iterable[Node]) -> str:
 
 def growth_of(config: Mapping[str, Any]) -> Growth:
     """The limits that stand in a cluster's autoscaling configuration (the YAML of `ray up`)."""
-    head = config.get("head_node_type")
-    kinds = []
+    head, kinds = list[Node](), list[Node]()
     for name, kind in (config.get("available_node_types") or {}).items():
-        most = int(kind.get("max_workers", config.get("max_workers", 0))) if name != head else 1
+        most = int(kind.get("max_workers", config.get("max_workers", 0))) if name != config.get("head_node_type") else 1
         resources = kind.get("resources") or {}
+        node = Node(cpus=float(resources.get("CPU", 0)), gpus=float(resources.get("GPU", 0)), count=most)
         if most > 0:
-            kinds.append(Node(cpus=float(resources.get("CPU", 0)), gpus=float(resources.get("GPU", 0)), count=most))
-    return Growth(kinds=tuple(kinds), machines=int(config.get("max_workers", 0)) + 1)  # the head is not counted as a worker
+            (head if name == config.get("head_node_type") else kinds).append(node)
+    return Growth(head=tuple(head), kinds=tuple(kinds), machines=int(config.get("max_workers", 0)))

@@ -26,7 +26,7 @@ def test_a_run_in_an_odd_storage(tmp_path: Path, tiny_text: Path) -> None:
     assert {"data", "runs", "mlflow.db", "mlartifacts"} <= {path.name for path in storage.iterdir()}
     handle = load_handle(run.folder)
     assert handle is not None and handle.end == "FINISHED" and handle.end_sent
-    shown = re.search(r"^MLflow +(.*)$", run.said(), re.MULTILINE)
+    shown = re.search(r"^ *open in MLflow: +(.*)$", run.said(), re.MULTILINE)
     assert shown, run.said()
     port = free_port()
     with (tmp_path / "ui.log").open("wb") as log:

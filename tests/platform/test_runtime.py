@@ -149,7 +149,7 @@ def test_the_limits_of_autoscaling_are_read_where_the_autoscaler_reads_them(tmp_
     ]
     try:
         monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="10.7.0.1:6401"))
-        assert _growth() == Growth(kinds=(Node(cpus=4), Node(cpus=8, gpus=1, count=8)), machines=4)
+        assert _growth() == Growth(head=(Node(cpus=4),), kinds=(Node(cpus=8, gpus=1, count=8),), machines=3)
         monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="10.7.0.1:6402"))
         assert _growth() == Growth()
     finally:

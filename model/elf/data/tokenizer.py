@@ -38,7 +38,7 @@ _LINE_ENDS = "\n\x0b\x0c\x1c\x1d\x1e\x85"  # with \r, what Unicode and Python ca
 _SPACED = str.maketrans(dict.fromkeys(_LINE_ENDS, "\n") | {"\x1f": " "})
 _SEPARATING = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
 _REMOVED = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # control characters that separate nothing
-_MARKS = re.compile("^\ufeff+", re.MULTILINE)  # byte order marks where files, or what was joined from files, begin
+_MARK = "\ufeff"  # a byte order mark: files begin with it, and what was joined from files holds it anywhere
 _TRAILING = re.compile(r"(?<![ \t])[ \t]++(?=\n)")  # looking from the start of a run alone, a long one costs its length once
 _LONGEST_RUN = 256
 _LONGEST_WORD = 256  # characters of a word that a tokenizer is trained on
@@ -65,7 +65,7 @@ def normalise(text: str) -> str:
     """Well-formed text in Unicode NFC, line ends as LF, no control characters but newline and tab, no spaces at line ends.
 
     Controls that separate become white space: vertical tab, form feed, NEL and FS to RS end a line, US is a space; others vanish, and so
-    do byte order marks at the start of a line. A run of 256 and more symbols and combining characters stays as it is. Applying it twice
+    do byte order marks. A run of 256 and more symbols and combining characters stays as it is. Applying it twice
     changes nothing more. The result always encodes as UTF-8.
     """
     text = well_formed(text)
@@ -75,9 +75,7 @@ def normalise(text: str) -> str:
         text = text.translate(_SPACED)
     text = _REMOVED.sub("", text)
     if not text.isascii():
-        if "\ufeff" in text:
-            text = _MARKS.sub("", text)
-        text = _composed(text)
+        text = _composed(text.replace(_MARK, ""))
     if " \n" in text or "\t\n" in text:
         text = _TRAILING.sub("", text)
     return text.rstrip(" \t")

@@ -19,7 +19,7 @@ _BOM = b"\xef\xbb\xbf"
 _BLANK_LINE = rb"(?:[ \t\r\f\v]|\xef\xbb\xbf)*+\n"
 _SEPARATOR = re.compile(rb"\n(?:" + _BLANK_LINE + rb")+")
 _BLANK_LINES = re.compile(rb"(?:" + _BLANK_LINE + rb")*")
-_MARKS = re.compile("^\ufeff+", re.MULTILINE)
+_MARK = "\ufeff"
 _LONGEST_LINE = 1 << 30  # bytes: a line is held in memory as a whole, and as JSON several times over
 
 
@@ -41,9 +41,8 @@ class Piece(NamedTuple):
 
 
 def text_of(content: bytes) -> str:
-    """The text of a document or line, without byte order marks where its lines begin. Raises UnicodeDecodeError."""
-    text = content.decode()
-    return text if text.isascii() else _MARKS.sub("", text)
+    """The text of a document or line, without byte order marks, which stand wherever files were joined. Raises UnicodeDecodeError."""
+    return content.decode().replace(_MARK, "")
 
 
 def paragraphs(source: Source, start: int, stop: int | None, limit: int, chunk: int = _CHUNK) -> Iterator[Piece]:
