@@ -59,7 +59,7 @@ clean:  ## remove the virtual environment and caches (no run and no data)
 
 # pip's output goes to a file, and is shown when it fails.
 define install
-	@echo "Installing $(1) into $(VENV) (once; one to three minutes the first time) ..."
+	@echo "Installing $(1) into $(VENV) (once; one to three minutes the first time; what pip says: $(VENV)/install.log) ..."
 	@{ $(2); } > $(VENV)/install.log 2>&1 || { tail -n 40 $(VENV)/install.log; echo "Installing failed; all of pip's output is in $(VENV)/install.log"; exit 1; }
 endef
 

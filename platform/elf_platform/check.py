@@ -11,7 +11,9 @@ from elf.codecs.store import HEADER
 from elf.data.tokenizer import LEAST_VOCABULARY, load_tokenizer
 from elf_platform.codec import encoder_config
 from elf_platform.config import RunConfig
+from elf_platform.data.hub_dataset import PREFIX
 from elf_platform.data.manifest import TRAINED
+from elf_platform.data.selection import select
 from elf_platform.place import machine_memory
 from elf_platform.sizes import count_parameters, expected_sizes, least_allocations
 from elf_platform.tracking.runs import store_uri
@@ -40,7 +42,15 @@ def check_run(config: RunConfig, *, begun: bool = False) -> None:
             raise ValueError(f"the encoder that is trained first (codec.network, codec.global_batch): {error}") from error
     if not begun:
         _check_tokenizer(config)
+        _check_paths(config)
     _check_codec(config)
+
+
+def _check_paths(config: RunConfig) -> None:
+    """Paths of this machine that stand for nothing. What lies elsewhere is looked at when it is read: that takes time."""
+    for path in config.data.paths:
+        if "://" not in path and not path.startswith(PREFIX):
+            select([path])
 
 
 def check_sizes(config: RunConfig) -> None:

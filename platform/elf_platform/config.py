@@ -25,7 +25,7 @@ def check_name(name: str, setting: str) -> None:
     """Raises ValueError unless ``name`` is one that file systems, shells, Ray and MLflow all take as it is."""
     if not _NAME.fullmatch(name) or len(name) > NAME_BYTES:
         raise ValueError(
-            f"{setting} is {name[:NAME_BYTES]!r}, but it names folders: use letters of the English alphabet, digits and . _ + = @ , - "
+            f"{setting} is {name[:NAME_BYTES]!r}, but a name is letters of the English alphabet, digits and . _ + = @ , - "
             f"without slashes and spaces, a letter or digit first, {NAME_BYTES} characters at the most"
         )
 
@@ -328,5 +328,5 @@ class RunConfig(Settings):
         if self.optim.warmup_steps > self.train.steps:
             raise ValueError(
                 f"optim.warmup_steps {self.optim.warmup_steps} is more than train.steps {self.train.steps}: the learning rate would "
-                "never reach optim.lr; lower one or raise the other"
+                f"never reach optim.lr; train longer, or warm up for less: --optim.warmup_steps {self.train.steps // 10}"
             )

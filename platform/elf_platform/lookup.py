@@ -11,6 +11,7 @@ from elf.artefact import CONFIG, TOKENIZER, WEIGHTS
 from elf_platform.commands import job_command
 from elf_platform.config_io import default_storage
 from elf_platform.data.manifest import FILE as MANIFEST
+from elf_platform.lock import is_held
 from elf_platform.tracking.journal import METRICS_FILE
 from elf_platform.tracking.listing import read_run
 
@@ -41,7 +42,7 @@ def resolve(place: Path | str, wanted: Wanted, *, storage: Path | None = None) -
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run's, from its first moment on, be its files damaged."""
-    if {"process", "train"} <= _json(folder / CONFIG).keys():
+    if {"process", "train"} <= _json(folder / CONFIG).keys() or (folder.parent.name == RUNS and is_held(folder)):
         return True
     marked = (folder / METRICS_FILE).is_file() or (folder.parent.name == RUNS and (folder / CONFIG).is_file())
     return marked and not is_artefact(folder)
@@ -147,7 +148,7 @@ def _of_run(folder: Path, wanted: Wanted) -> str:
         if not (folder / DATA_HASH).is_file():
             return f". It has not got as far as its data. {on}"
         return ", but its data are not in the storage any more; prepare them again:\n    " + job_command("prepare", "--config", folder)
-    if run.state == "running":
+    if run.state in ("running", "starting"):
         return "; the artefact is written at the end of training"
     if run.state == "finished":
         return ", but its artefact is not there any more: put it back"

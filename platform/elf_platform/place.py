@@ -44,9 +44,9 @@ def preflight(config: RunConfig, cluster: Cluster) -> tuple[Placement, Preflight
     workers = f"{config.train.workers} worker{'s' if config.train.workers > 1 else ''}"
     kind = f"{'1 GPU and ' if placement.use_gpu else ''}{placement.threads} CPU thread{'s' if placement.threads > 1 else ''}"
     note = f" ({placement.note})" if placement.note else ""
-    room = f"memory {memory} before activations" if memory else "memory not known from here"
+    room = f"needs {memory} of free memory, before activations" if memory else "memory not known from here"
     return placement, Preflight(
-        line=f"{workers} with {kind}{' each' if config.train.workers > 1 else ''}{note}; {room}; disk {disk}",
+        line=f"{workers} with {kind}{' each' if config.train.workers > 1 else ''}{note}; {room}; needs {disk} of free disk",
         sums=f"memory: {memory.words if memory else 'not known from here'}; disk: {disk.words}",
     )
 

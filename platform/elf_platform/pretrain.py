@@ -61,9 +61,14 @@ def pretrain(config: RunConfig, recipe: str, *, extend: bool = False, based_on: 
                 say(f"preflight: {checked.line}")
                 if note := average_note(config):
                     say(f"note: {note}")
-                data = prepare(config.data, config.storage, begun_on=claim.begun_on)
-                say(f"corpus: {corpus_line(data)}; held out: {held_out_words(data.manifest)}")
-                figures = _train(claim, cluster, placement, data, sums=checked.sums, began=began)
+                try:
+                    data = prepare(config.data, config.storage, begun_on=claim.begun_on)
+                    say(f"corpus: {corpus_line(data)}; held out: {held_out_words(data.manifest)}")
+                    figures = _train(claim, cluster, placement, data, sums=checked.sums, began=began)
+                except KeyboardInterrupt:
+                    if not (run_folder / "config.json").is_file():
+                        say(f"Run {config.name} stopped before its first step; the same command goes on with what was prepared and saved.")
+                    raise
     print_summary(run_folder)
     return figures
 

@@ -67,6 +67,15 @@ def test_what_cannot_end_well_is_refused_with_the_sum(line: str, says: str, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_typo_in_a_path_is_found_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("some text\n")
+    for path in (tmp_path / "a.txt", tmp_path, tmp_path / "*.txt", "builtin", "hub:some/thing", "s3://bucket/part-*.jsonl"):
+        check(f"tiny --data.paths {path}", tmp_path / "storage")
+    for path in (tmp_path / "b.txt", tmp_path / "none", tmp_path / "*.jsonl"):
+        with pytest.raises(FileNotFoundError, match="nothing matches it"):
+            check(f"tiny --data.paths {tmp_path / 'a.txt'} {path}", tmp_path / "storage")
+
+
 def test_a_refused_run_claims_nothing(tmp_path: Path) -> None:
     run = parse_run_config(["tiny", "--name", "mine", "--storage", str(tmp_path), "--data.tokenizer.source", "no/where.json"])
     with pytest.raises(FileNotFoundError, match="no tokenizer at"):

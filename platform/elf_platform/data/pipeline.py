@@ -174,7 +174,7 @@ class Preparation:
             known = sum(sizes) > 0
             sizes = sizes if known else [1.0] * len(jobs)
             total = sum(size for place, size in enumerate(sizes) if place not in results)
-            with ProgressLine(phase, total, unit="MB" if known else "parts", on=self.progress) as line:
+            with ProgressLine(phase, total, unit="MB" if known else "parts", digits=int(known), on=self.progress) as line:
                 for statement in self.each(todo, task):
                     place = statement["index"]
                     if not jobs[place].statement.is_file():

@@ -24,7 +24,7 @@ class Listed:
 
     folder: Path
     state: str
-    """running, finished, stopped, failed, not started; interrupted: its driver was killed."""
+    """starting, running, finished, stopped, failed, not started; interrupted: its driver was killed."""
     steps: int
     wanted: int | None
     loss: str
@@ -35,7 +35,7 @@ class Listed:
 def list_runs(storage: Path) -> str:
     """A table of the runs in ``storage``, last changed first, and the commands that go on with those that are not finished."""
     runs = storage / "runs"
-    folders = [folder for folder in runs.glob("*") if (folder / "config.json").is_file()]
+    folders = [folder for folder in runs.glob("*") if (folder / "config.json").is_file() or is_held(folder)]
     if not folders:
         return f"there are no runs in {runs}; $ELF_HOME or --storage names another storage"
     found = sorted(map(read_run, folders), key=lambda run: -run.changed)
@@ -47,7 +47,7 @@ def list_runs(storage: Path) -> str:
     out = io.StringIO()
     Terminal(out, width=1000).print(table)
     lines = [f"runs in {runs}", *(line.rstrip() for line in out.getvalue().splitlines())]
-    left = [run for run in found if run.state not in ("finished", "running")]
+    left = [run for run in found if run.state not in ("finished", "running", "starting")]
     if left:
         lines += ["", "to go on with one:", *(f"  {job_command('pretrain', '--extend', run.folder)}" for run in left)]
     return "\n".join(lines)
@@ -61,7 +61,7 @@ def read_run(folder: Path) -> Listed:
     wanted = train.get("steps") if isinstance(train, dict) else None
     done = _object(folder / "summary.json").get("steps", wanted) if (folder / "summary.json").is_file() else None
     if is_held(folder):
-        state = "running"
+        state = "running" if config else "starting"  # with its data, or its encoder; it is a run's name from the first step on
     elif done is not None and not (isinstance(done, float) and isinstance(wanted, int) and done < wanted):
         state = "finished"  # a run that is being extended has a summary of the steps before
     elif not points:
@@ -71,7 +71,7 @@ def read_run(folder: Path) -> Listed:
     files = [path.stat().st_mtime for name in ("summary.json", METRICS_FILE, "config.json") if (path := folder / name).is_file()]
     return Listed(
         folder=folder, state=state, steps=points[-1][0] if points else 0, wanted=wanted if isinstance(wanted, int) else None,
-        loss=_loss(points), changed=max(files),
+        loss=_loss(points), changed=max(files, default=folder.stat().st_mtime),
     )
 
 

@@ -15,6 +15,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from elf_platform.cli import root_cause
+from elf_platform.extend import newest_step
 from elf_platform.stops import Terminated, raise_on_sigterm
 from elf_platform.train.callbacks import controller_callbacks
 from elf_platform.train.checkpoint import goes_on_from
@@ -51,7 +52,8 @@ def launch(job: Job, *, use_gpu: bool, title: str) -> None:
         ),
         run_folder=job.run_folder, launch=job.launch, patience_s=config.train.stop_within_s,
     )
-    with Progress(job.run_folder, total=config.train.steps, title=title) as progress:
+    first = newest_step(job.run_folder)
+    with Progress(job.run_folder, total=config.train.steps, title=title, first=first) as progress:
         _wait(job, trainer, progress)
 
 

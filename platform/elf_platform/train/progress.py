@@ -22,8 +22,9 @@ PLAIN_EVERY_S = 15.0
 class Progress:
     """A bar with loss, speed and time left on a terminal, a line now and then elsewhere, and a line for each event on both."""
 
-    def __init__(self, run_folder: Path, *, total: int, title: str) -> None:
-        self.total, self.title = total, title
+    def __init__(self, run_folder: Path, *, total: int, title: str, first: int = 0) -> None:
+        """first: the step of the checkpoint that the run goes on from."""
+        self.total, self.title, self.first = total, title, first
         self._points, self._events = _Tail(run_folder / METRICS_FILE), _Tail(run_folder / EVENTS_FILE)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
@@ -40,12 +41,16 @@ class Progress:
                 TimeRemainingColumn(),
             )
             self._bar = Bar(*columns, console=Terminal(stderr=True))
-            self._task = self._bar.add_task(self.title, total=self.total, figures="starting workers")
+            self._task = self._bar.add_task(self.title, total=self.total, completed=self.first, figures=self._starting)
             self._bar.start()
         else:
-            self.say("starting workers")
+            self.say(self._starting)
         self._thread.start()
         return self
+
+    @property
+    def _starting(self) -> str:
+        return "starting workers" + (f", to go on from step {self.first}" if self.first else "")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()

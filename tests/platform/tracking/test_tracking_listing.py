@@ -10,6 +10,7 @@ import track
 from elf_platform.commands import job_command
 from elf_platform.config_io import write_config
 from elf_platform.lock import exclusive
+from elf_platform.lookup import resolve
 from elf_platform.recipes import RECIPES
 from elf_platform.tracking import RunHandle, start_tracker
 
@@ -39,9 +40,12 @@ def test_the_runs_of_a_storage_are_listed(tmp_path: Path, capsys: pytest.Capture
         for path in folder.iterdir():
             os.utime(path, (1e9 - 1000 * number, 1e9 - 1000 * number))
     held = run(tmp_path, "busy", points=1)
-    with exclusive(held, "the run"):
+    with exclusive(held, "the run"), exclusive(tmp_path / "runs" / "young", "a run that has its encoder trained"):
         assert track.main(["list", "--storage", str(tmp_path)]) == 0
+        with pytest.raises(FileNotFoundError, match="the run young, which is starting"):
+            resolve("young", "artefact", storage=tmp_path)
     said = capsys.readouterr().out
+    assert [line.split()[1] for line in said.splitlines() if line.split()[:1] == ["young"]] == ["starting"]
     lines = said.splitlines()
     order = [next(i for i, line in enumerate(lines) if line.startswith(f"  {name} ")) for name in states]
     assert order == sorted(order), "the last changed first"

@@ -37,6 +37,12 @@ def test_elsewhere_events_are_lines_and_old_ones_are_not_shown(tmp_path: Path, c
     ]
 
 
+def test_a_run_that_goes_on_says_from_where(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with Progress(tmp_path, total=20, title="encoder", first=12):
+        pass
+    assert capfd.readouterr().err == "encoder: starting workers, to go on from step 12\n"
+
+
 def test_a_validation_is_told_once_with_its_step_and_a_stop_is_the_last_word(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
