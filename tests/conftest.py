@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# Small tensors on several threads mostly wait: the threads spin for each other, on a busy machine ten times longer than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import elf_platform  # noqa: F401  first, because it sets the environment that Ray reads at import
 from elf_platform.commands import CALLED_FROM
 from elf_platform.runtime import Cluster, local_cluster

@@ -67,6 +67,7 @@ def test_the_main_job_end_to_end(tiny_text: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.full  # tests/platform/data/test_content.py and test_claim.py ask the same of the parts, in a second
 def test_a_run_goes_on_when_its_corpus_was_touched_changed_and_deleted(tiny_text: Path, tmp_path: Path) -> None:
     corpus = Path(shutil.copytree(tiny_text, tmp_path / "corpus"))
     words = ["tiny", "--data.paths", f"{corpus}/*.txt", "--name", "first", *" ".join(SMALL).split(), "--train.judge", "none"]

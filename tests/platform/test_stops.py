@@ -129,14 +129,14 @@ MOMENTS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", [pytest.param(name, marks=[] if name in ("node", "data") else pytest.mark.full) for name in MOMENTS])
 def test_a_stop_while_training_starts(jobs: Callable[[list[str]], Job], moment: str) -> None:
     stop(jobs(["pretrain.py", "tiny"]), MOMENTS[moment], signal.SIGTERM)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", list(WORDS))
-@pytest.mark.parametrize("name", ["prepare", "sample"])
+@pytest.mark.parametrize("name", [pytest.param("prepare", marks=pytest.mark.full), "sample"])
 def test_a_stop_while_ray_starts_for_another_job(
     jobs: Callable[[list[str]], Job], name: str, number: signal.Signals, tmp_path: Path
 ) -> None:
