@@ -5,8 +5,11 @@ import copy
 import inspect
 import io
 import itertools
+import os
 import re
+import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +24,7 @@ from elf_platform.words import BUILTIN, KINDS
 
 TYRO = (tyro.conf.AvoidSubcommands,)  # the kinds of codec and process are fixed before tyro sees them
 
-
+_WIDEST = 100
 # tyro draws boxes, or plain lines where it finds no terminal that shows them.
 _TITLE = re.compile(r"[^\w]*((?:[\w.]+ )?options|positional arguments)[^\w]*")
 
@@ -126,11 +129,25 @@ def _value(name: str, value: Any) -> str:
     return "(automatic)" if name == "name" and not value else "(none)" if value == "" else str(value)
 
 
+@contextlib.contextmanager
+def _one_column() -> Iterator[None]:
+    """tyro puts its boxes side by side on a wide terminal, where no line belongs to one of them; long lines are hard to read besides."""
+    before, width = os.environ.get("COLUMNS"), shutil.get_terminal_size().columns
+    os.environ["COLUMNS"] = str(min(width, _WIDEST))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
+
+
 def _boxes(cls: type, default: Any, group: str, *, prog: str = "") -> list[str]:
     """tyro's help for ``cls``, without its first lines; of one group alone where one is named."""
     # A real encoding, because tyro draws its boxes in ASCII for a stream without one.
     shown = io.TextIOWrapper(io.BytesIO(), encoding=sys.stdout.encoding or "utf-8")
-    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
+    with _one_column(), contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
         tyro.cli(cls, default=default, args=["--help"], prog=prog, description="", config=TYRO, use_underscores=True)
     shown.seek(0)
     lines = shown.read().splitlines()

@@ -176,7 +176,9 @@ def test_help_all_lists_every_setting(line: str, capsys: pytest.CaptureFixture[s
     assert missing == []
 
 
-def test_help_of_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("columns", [30, 80, 132, 400])
+def test_help_of_a_group(columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     text = help_of("--help optim", capsys)
     assert "--optim.lr " in text and "--train." not in text and "--network." not in text
     assert "--codec.network.depth " in help_of("--help=codec", capsys)
