@@ -96,15 +96,24 @@ def summary_of(root: Path, run: str) -> list[str]:
     return [line.split(":", 1)[1].strip() for line in shown.stdout.partition("\nnext:\n")[2].splitlines() if line.strip()]
 
 
+RUNS = {"mine": {"sample", "evaluate", "pretrain"}, "de-en": {"sample", "evaluate", "pretrain", "prepare"}}
+
+
 @pytest.mark.slow
-def test_commands_run_as_they_are_printed(checkout: Path) -> None:
+@pytest.mark.parametrize(
+    ("last", "runs"),
+    [pytest.param("--extend mine", ("mine",), id="start"), pytest.param("", tuple(RUNS), id="all", marks=pytest.mark.full)],
+)
+def test_commands_run_as_they_are_printed(checkout: Path, last: str, runs: tuple[str, ...]) -> None:
+    """last: the line of the README behind which the sample ends."""
     lines = ["make test ARGS='-q --collect-only tests/contract'" if line == "make test" else line for line in commands("")]
     assert len(lines) > 20 and "make pretrain" in lines
-    run_all(checkout, lines)
+    end = next(i for i, line in enumerate(lines) if last in line) + 1 if last else len(lines)
+    run_all(checkout, lines[:end])
     assert (checkout.parent / "home/elf-runs/runs/mine/summary.json").is_file()
 
-    for run, jobs in (("mine", {"sample", "evaluate", "pretrain"}), ("de-en", {"sample", "evaluate", "pretrain", "prepare"})):
-        shown = summary_of(checkout, run)
+    for run in runs:
+        jobs, shown = RUNS[run], summary_of(checkout, run)
         assert {Path(shlex.split(line)[1]).stem for line in shown if " -m " not in line} == jobs
         assert all(line.startswith(".venv/bin/python jobs/") for line in shown if " -m " not in line)
         run_all(checkout, [line for line in shown if " -m mlflow" not in line])
