@@ -124,7 +124,7 @@ MOMENTS = {
     "node": ray("raylet/raylet"),
     "node, a second later": ray("raylet/raylet", 1.0),
     "sums": lambda job: "preflight" in job.said(),
-    "data": lambda job: "prepar" in job.said().split("preflight", 1)[-1],
+    "data": lambda job: "reading:" in job.said(),
 }
 
 
