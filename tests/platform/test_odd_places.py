@@ -17,6 +17,7 @@ ODD = "a?b%41%c d#e[f]üñ&x=1;'y"
 
 
 @pytest.mark.slow
+@pytest.mark.full  # test_odd_settings_run.py does so without Ray
 def test_a_run_in_an_odd_storage(tmp_path: Path, tiny_text: Path) -> None:
     storage = tmp_path / ODD
     words = "--train.steps 20 --train.checkpoint_every 10 --train.workers 2 --train.threads 1"
