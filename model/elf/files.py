@@ -9,12 +9,14 @@ import errno
 import fcntl
 import glob
 import hashlib
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 TEMPORARY, REPLACED = ".writing-", ".replaced-"
 """How the names of what is not committed yet begin, and of what is about to go."""
@@ -193,3 +195,12 @@ def _end_of_lines(descriptor: int, size: int) -> int:
             return start + found + 1
         end = start
     return 0
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that may come from anywhere; empty where there is none, or something else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -2,12 +2,12 @@
 and what is said of a place that has none is true."""
 
 import difflib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from elf.artefact import CONFIG, TOKENIZER, WEIGHTS
+from elf.files import read_object
 from elf_platform.commands import job_command
 from elf_platform.config_io import default_storage
 from elf_platform.data.manifest import FILE as MANIFEST
@@ -42,7 +42,7 @@ def resolve(place: Path | str, wanted: Wanted, *, storage: Path | None = None) -
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run's, from its first moment on, be its files damaged."""
-    if {"process", "train"} <= _json(folder / CONFIG).keys() or (folder.parent.name == RUNS and is_held(folder)):
+    if {"process", "train"} <= read_object(folder / CONFIG).keys() or (folder.parent.name == RUNS and is_held(folder)):
         return True
     marked = (folder / METRICS_FILE).is_file() or (folder.parent.name == RUNS and (folder / CONFIG).is_file())
     return marked and not is_artefact(folder)
@@ -50,7 +50,7 @@ def is_run(folder: Path) -> bool:
 
 def is_artefact(folder: Path) -> bool:
     """Whether a folder holds an artefact of ours, be it damaged: its config.json names a process and files; a run's names no files."""
-    config = _json(folder / CONFIG)
+    config = read_object(folder / CONFIG)
     return {"process", "files"} <= config.keys() or (
         not config and all((folder / name).is_file() for name in (CONFIG, WEIGHTS, TOKENIZER))
     )
@@ -58,7 +58,7 @@ def is_artefact(folder: Path) -> bool:
 
 def is_prepared(folder: Path) -> bool:
     """Whether a folder holds prepared data, be they damaged or not finished."""
-    manifest = _json(folder / MANIFEST)
+    manifest = read_object(folder / MANIFEST)
     return "shards" in manifest or (not manifest and ((folder / MANIFEST).is_file() or (folder / "work").is_dir()))
 
 
@@ -68,7 +68,7 @@ def what_lies_at(path: Path) -> str:
         return ""
     if path.is_file():
         return "a file"
-    config, manifest = _json(path / CONFIG), _json(path / MANIFEST)
+    config, manifest = read_object(path / CONFIG), read_object(path / MANIFEST)
     if is_artefact(path):
         return "the artefact of a model"
     if is_run(path):
@@ -115,13 +115,13 @@ def _data(folder: Path, storage: Path) -> Path | None:
         return folder
     artefact = _artefact(folder, storage)
     content = (folder / DATA_HASH).read_text().strip() if (folder / DATA_HASH).is_file() else ""
-    content = content or (str(_json(artefact / CONFIG).get("lineage", {}).get("data_sha256") or "") if artefact else "")
+    content = content or (str(read_object(artefact / CONFIG).get("lineage", {}).get("data_sha256") or "") if artefact else "")
     if not content:
         return None
     # The storage that a run lies in has its data too, whatever is the storage of this machine.
     for root in dict.fromkeys((storage, *folder.parents[:3])):
         for manifest in sorted((root / DATA).glob(f"*/{MANIFEST}")):
-            if _json(manifest).get("content_hash") == content:
+            if read_object(manifest).get("content_hash") == content:
                 return manifest.parent
     return None
 
@@ -175,11 +175,3 @@ def _list(runs: list[str]) -> str:
     if not runs:
         return "no runs"
     return f"the run{'s' if runs[1:] else ''} {', '.join(runs[:_SHOWN])}{' and more' if runs[_SHOWN:] else ''}"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return plain if isinstance(plain, dict) else {}

@@ -1,10 +1,10 @@
 """What a run folder holds, read for the report. Any file may be missing or unfinished: its part is then left out."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from elf.files import read_object
 from elf_platform.tracking import Event, load_handle, read_events, read_metrics, ui_command
 from elf_platform.tracking.journal import METRICS_FILE, finite, read_lines
 
@@ -89,10 +89,10 @@ def read_record(run_folder: Path, *, anywhere: bool = True) -> RunRecord:
     for step, values in read_metrics(run_folder / METRICS_FILE):
         for name, value in values.items():
             metrics.setdefault(name, []).append((step, value))
-    config, summary = _object(run_folder / "config.json"), _object(run_folder / "summary.json")
-    trajectory = _object(run_folder / "trajectory.json")
+    config, summary = read_object(run_folder / "config.json"), read_object(run_folder / "summary.json")
+    trajectory = read_object(run_folder / "trajectory.json")
     handle = load_handle(run_folder)
-    edges, counts = _times(_object(run_folder / "times.json"))
+    edges, counts = _times(read_object(run_folder / "times.json"))
     return RunRecord(
         name=str(config.get("name") or run_folder.resolve().name),
         folder=run_folder.absolute(),
@@ -110,13 +110,6 @@ def read_record(run_folder: Path, *, anywhere: bool = True) -> RunRecord:
         time_counts=counts,
     )
 
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _whole(value: Any) -> int | None:

@@ -1,14 +1,13 @@
 """The runs of a storage on one page: state, steps, loss, when, and the command that goes on with each."""
 
 import io
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
+from elf.files import read_object
 from elf_platform.commands import job_command
 from elf_platform.lock import is_held
 from elf_platform.terminal import Terminal
@@ -56,10 +55,10 @@ def list_runs(storage: Path) -> str:
 def read_run(folder: Path) -> Listed:
     """What the files of a run folder say; files that are missing or unfinished say nothing."""
     points = read_metrics(folder / METRICS_FILE)
-    config, handle = _object(folder / "config.json"), load_handle(folder)
+    config, handle = read_object(folder / "config.json"), load_handle(folder)
     train = config.get("train")
     wanted = train.get("steps") if isinstance(train, dict) else None
-    done = _object(folder / "summary.json").get("steps", wanted) if (folder / "summary.json").is_file() else None
+    done = read_object(folder / "summary.json").get("steps", wanted) if (folder / "summary.json").is_file() else None
     if is_held(folder):
         state = "running" if config else "starting"  # with its data, or its encoder; it is a run's name from the first step on
     elif done is not None and not (isinstance(done, float) and isinstance(wanted, int) and done < wanted):
@@ -82,11 +81,3 @@ def _loss(points: list[tuple[int, dict[str, float]]]) -> str:
         if values:
             return f"{values[-1]:.4g} ({said})"
     return ""
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
