@@ -1,13 +1,13 @@
 """The words of a command line, put in order before tyro reads the settings: recipe, kinds, ranges of workers, switches, empty values."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from elf.codecs import CODECS
 from elf.processes import PROCESSES
 
-KINDS: dict[str, dict[str, type]] = {"--codec": dict(CODECS), "--process": dict(PROCESSES)}
+KINDS: Mapping[str, Mapping[str, type]] = {"--codec": CODECS, "--process": PROCESSES}
 BUILTIN = "builtin"
 """What ``--data.paths`` calls the corpus that is there without one."""
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
